@@ -1,0 +1,51 @@
+/** The other end of `child.mjs`: what a measured process uses to be told its task and to tell what happened. */
+import { readFileSync } from 'node:fs'
+
+/** The task, as the parent put it. */
+export const options = JSON.parse(process.argv[2] ?? '{}')
+
+export function tell(event, fields = {}) {
+  process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`)
+}
+
+/** Resolves when the parent has no more use for this process, or is gone. */
+export const released = new Promise((resolve) => {
+  process.stdin.on('end', resolve).on('error', resolve).resume()
+})
+
+/** What `promise` brings; a process that is released before that has nobody to work for, and ends. */
+export async function orReleased(promise) {
+  let isSettled = false
+  void released.then(() => isSettled || failOn('ended: the parent is gone'))
+  const value = await promise
+  isSettled = true
+  return value
+}
+
+/** CPU seconds of this process so far, user and system, all threads. */
+export function cpuSeconds() {
+  const { user, system } = process.cpuUsage()
+  return (user + system) / 1e6
+}
+
+/** Tells what the process has used, and ends it. `cpuSecondsBefore` are left out: those of its start, for one. */
+export function tellUsageAndExit(cpuSecondsBefore = 0) {
+  tell('usage', { cpuSeconds: cpuSeconds() - cpuSecondsBefore, peakMemoryBytes: peakMemoryBytes() })
+  process.exit(0)
+}
+
+/** Without this, a failure inside somebody's event handler would leave a process that waits forever. */
+export function failOn(error) {
+  console.error(error)
+  process.exit(1)
+}
+
+// On Linux `maxRSS` begins with the parent's memory at the time of the fork; `VmHWM` is this program's own.
+function peakMemoryBytes() {
+  try {
+    const [, kib] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))
+    return Number(kib) * 1024
+  } catch {
+    return process.resourceUsage().maxRSS * 1024
+  }
+}

@@ -1,0 +1,62 @@
+#include "input_file.h"
+
+#include <fcntl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <libtorrent/error_code.hpp>
+
+#include "errors.h"
+
+namespace llmpt {
+
+namespace {
+
+// O_NONBLOCK: opening a FIFO must fail below, not wait for a writer.
+int Open(std::string const& path) { return open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
+
+lt::error_code SizeChanged() { return lt::errors::mismatching_file_size; }
+
+}  // namespace
+
+InputFile::InputFile(std::string operation, std::string path)
+    : operation_(std::move(operation)), path_(std::move(path)), fd_(Open(path_)) {
+  if (fd_ < 0) throw SystemFailure(operation_, errno, path_);
+  try {
+    size_ = CurrentSize();
+  } catch (...) {
+    close(fd_);
+    throw;
+  }
+  // Only a hint: a wrong or refused one costs speed.
+  static_cast<void>(posix_fadvise(fd_, 0, 0, POSIX_FADV_SEQUENTIAL));
+}
+
+InputFile::~InputFile() { close(fd_); }
+
+std::int64_t InputFile::CurrentSize() const {
+  struct stat status;
+  if (fstat(fd_, &status) != 0) throw SystemFailure(operation_, errno, path_);
+  if (S_ISDIR(status.st_mode)) throw SystemFailure(operation_, EISDIR, path_);
+  if (!S_ISREG(status.st_mode)) throw SystemFailure(operation_, EINVAL, path_);
+  return status.st_size;
+}
+
+void InputFile::ReadAt(std::int64_t offset, lt::span<char> buffer) const {
+  while (!buffer.empty()) {
+    ssize_t const count =
+        pread(fd_, buffer.data(), static_cast<std::size_t>(buffer.size()), offset);
+    if (count < 0 && errno == EINTR) continue;
+    if (count < 0) throw SystemFailure(operation_, errno, path_);
+    if (count == 0) throw Failure(operation_, SizeChanged(), path_);
+    buffer = buffer.subspan(count);
+    offset += count;
+  }
+}
+
+void InputFile::RequireSameSize() const {
+  if (CurrentSize() != size_) throw Failure(operation_, SizeChanged(), path_);
+}
+
+}  // namespace llmpt

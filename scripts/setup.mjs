@@ -1,0 +1,339 @@
+/**
+ * Brings a fresh clone to the point where the demo and the tests can run: system packages, npm packages, the
+ * native addon, the compiled TypeScript. Each step looks first and is silent when there is nothing to do.
+ *
+ * `node scripts/setup.mjs [--test] [--check] [--quiet]`
+ *
+ *   --test    also the other BitTorrent clients that the tests talk to
+ *   --check   only what `npm run check` needs: nothing is compiled
+ *   --quiet   print failures only
+ *
+ * It runs before there is a node_modules, so it uses nothing but Node itself. All it prints goes to stderr:
+ * stdout belongs to the command that comes after it.
+ */
+import { spawnSync } from 'node:child_process'
+import * as fs from 'node:fs'
+import { basename, dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { buildTs } from './build-ts.mjs'
+
+const oldestNode = [20, 19]
+const oldestLibtorrent = '2.0.8'
+
+/**
+ * The system packages, by their Debian name. Debian's libtorrent brings Boost's and OpenSSL's headers along.
+ * `works` asks for the thing itself, for machines where it came from elsewhere (another distribution,
+ * Homebrew, /usr/local).
+ */
+const systemPackages = [
+  { name: 'libtorrent-rasterbar-dev', usedBy: ['build'], works: libtorrentIsNewEnough },
+  { name: 'pkg-config', usedBy: ['build'], works: () => runs('pkg-config', '--version') },
+  { name: 'g++', usedBy: ['build'], works: () => runs(process.env.CXX || 'c++', '--version') },
+  { name: 'cmake', usedBy: ['build'], works: () => runs('cmake', '--version') },
+  { name: 'make', usedBy: ['build'], works: () => runs('make', '--version') },
+  { name: 'aria2', usedBy: ['test'], works: () => runs('aria2c', '--version') },
+  { name: 'rtorrent', usedBy: ['test'], works: () => runs('rtorrent', '-h') },
+  { name: 'python3-libtorrent', usedBy: ['test'], works: () => runs('python3', '-c', 'import libtorrent') },
+  { name: 'clang-format', usedBy: ['check'], works: () => runs('clang-format', '--version') },
+]
+
+/** Hints for people on other systems. We install on Debian and Ubuntu only. */
+const elsewhere = [
+  ['Fedora', 'sudo dnf install rb_libtorrent-devel boost-devel openssl-devel pkgconf gcc-c++ cmake make'],
+  ['Arch', 'sudo pacman -S libtorrent-rasterbar boost openssl pkgconf gcc cmake make'],
+  ['macOS', 'brew install libtorrent-rasterbar boost openssl pkg-config cmake'],
+]
+
+const root = join(dirname(fileURLToPath(import.meta.url)), '..')
+const addon = join(root, 'build', 'Release', 'llmpt_native.node')
+const flags = parseFlags(process.argv.slice(2))
+
+/** A failure whose message is all that a person needs. */
+class SetupError extends Error {}
+
+try {
+  checkNode()
+  withLock(() => {
+    installSystemPackages()
+    installNpmPackages()
+    if (flags.check) return
+    buildNative()
+    buildTypeScript()
+  })
+} catch (error) {
+  if (!(error instanceof SetupError)) throw error
+  console.error(`\nSet-up stopped: ${error.message}`)
+  process.exitCode = 1
+}
+
+function parseFlags(args) {
+  const parsed = { test: false, check: false, quiet: false }
+  for (const arg of args) {
+    const name = arg.replace(/^--/, '')
+    if (!Object.hasOwn(parsed, name)) {
+      console.error(`setup.mjs does not know ${arg}. It takes --test, --check and --quiet.`)
+      process.exit(2)
+    }
+    parsed[name] = true
+  }
+  return parsed
+}
+
+function checkNode() {
+  const [major, minor] = process.versions.node.split('.').map(Number)
+  if (major > oldestNode[0] || (major === oldestNode[0] && minor >= oldestNode[1])) return
+  throw new SetupError(
+    `this is Node ${process.versions.node}, and ${oldestNode.join('.')} or newer is needed.`,
+  )
+}
+
+// --- System packages -------------------------------------------------------------------------------------
+
+function installSystemPackages() {
+  const purposes = flags.check ? ['check'] : ['build', flags.test && 'test']
+  const wanted = systemPackages.filter((each) => each.usedBy.some((purpose) => purposes.includes(purpose)))
+  const installed = namesKnownToDpkg(wanted)
+  const missing = wanted.filter((each) => !installed.has(each.name) && !each.works())
+  if (missing.length > 0) {
+    if (fs.existsSync('/usr/bin/apt-get')) aptInstall(missing.map((each) => each.name))
+    else explainOtherSystem(missing)
+  }
+  if (!flags.check && !libtorrentIsNewEnough()) {
+    const found =
+      output('pkg-config', '--modversion', 'libtorrent-rasterbar') || 'none that pkg-config can find'
+    throw new SetupError(
+      `libtorrent-rasterbar ${oldestLibtorrent} or newer is needed, and there is ${found}. ` +
+        'Debian 12 and Ubuntu 24.04 have it; elsewhere see https://libtorrent.org/building.html',
+    )
+  }
+}
+
+/** One process for all names, so that a machine that has everything waits for nothing. */
+function namesKnownToDpkg(packages) {
+  const lines = output(
+    'dpkg-query',
+    '-W',
+    // biome-ignore lint/suspicious/noTemplateCurlyInString: dpkg has the same syntax.
+    '-f=${Package} ${db:Status-Status}\\n',
+    ...packages.map((p) => p.name),
+  )
+  const installed = lines.split('\n').filter((line) => line.endsWith(' installed'))
+  return new Set(installed.map((line) => line.split(' ')[0]))
+}
+
+function aptInstall(names) {
+  const environment = ['env', 'DEBIAN_FRONTEND=noninteractive']
+  const become =
+    process.getuid() === 0
+      ? environment
+      : runs('sudo', '-n', 'true')
+        ? ['sudo', '-n', ...environment]
+        : undefined
+  if (become === undefined) {
+    throw new SetupError(
+      `system packages are missing, and installing them needs root (or sudo without a password). Run:\n\n` +
+        `  sudo apt-get update\n  sudo apt-get install -y --no-install-recommends ${names.join(' ')}\n`,
+    )
+  }
+  step(`system packages: ${names.join(', ')}`, () => {
+    // Unattended upgrades may hold the lock for a while on a fresh machine.
+    const apt = [...become, 'apt-get', '-qq', '-o', 'DPkg::Lock::Timeout=300', '-o', 'Acquire::Retries=3']
+    // One broken source among several makes `update` fail although the rest will do: let `install` decide.
+    const update = run([...apt, 'update'])
+    const install = run([...apt, 'install', '-y', '--no-install-recommends', ...names])
+    if (!install.ok) throw new SetupError(`apt-get failed:\n\n${excerpt(update.text + install.text)}`)
+  })
+}
+
+function explainOtherSystem(missing) {
+  const names = missing.map((each) => each.name).join(', ')
+  if (missing.every((each) => !each.usedBy.includes('build'))) {
+    say(`not found, and installed by this script on Debian and Ubuntu only: ${names}. Going on without.`)
+    return
+  }
+  throw new SetupError(
+    `these are missing, and this script can install them on Debian and Ubuntu only (Debian's names): ${names}.\n\n` +
+      elsewhere.map(([system, command]) => `  ${system}: ${command}`).join('\n'),
+  )
+}
+
+function libtorrentIsNewEnough() {
+  return runs('pkg-config', `--atleast-version=${oldestLibtorrent}`, 'libtorrent-rasterbar')
+}
+
+// --- npm packages ----------------------------------------------------------------------------------------
+
+function installNpmPackages() {
+  if (npmPackagesAreUpToDate()) return
+  step('npm packages', () => {
+    // No dependency needs its install scripts: those with binaries carry them. Development dependencies are
+    // named because NODE_ENV=production or an `omit` in somebody's npm configuration would drop them.
+    const npm =
+      basename(process.env.npm_execpath ?? '') === 'npm-cli.js'
+        ? [process.execPath, process.env.npm_execpath]
+        : ['npm']
+    const install = run([
+      ...npm,
+      'ci',
+      '--ignore-scripts',
+      '--include=dev',
+      '--include=optional',
+      '--no-audit',
+      '--no-fund',
+    ])
+    if (!install.ok) throw new SetupError(`npm ci failed:\n\n${excerpt(install.text)}`)
+  })
+}
+
+/**
+ * Compares what is installed with package-lock.json, instead of remembering what this script once did: whoever
+ * ran `npm install` by hand need not wait for `npm ci`. The version of Node does not matter, because every
+ * binary among the dependencies uses Node-API or is a program of its own.
+ */
+function npmPackagesAreUpToDate() {
+  const installed = readJson('node_modules/.package-lock.json')?.packages
+  const wanted = readJson('package-lock.json')?.packages
+  if (installed === undefined || wanted === undefined) return false
+  return Object.entries(wanted).every(([path, entry]) => {
+    if (path === '') return true
+    if (installed[path] === undefined) return entry.optional === true && !isBinaryForThisPlatform(entry)
+    return installed[path].version === entry.version && fs.existsSync(join(root, path, 'package.json'))
+  })
+}
+
+/**
+ * Catches a node_modules that was copied from another kind of machine. Packages that name a C library are left
+ * out: telling which one we have is slow, and npm chose right when it installed the others.
+ */
+function isBinaryForThisPlatform({ os, cpu, libc }) {
+  if (os === undefined || cpu === undefined || libc !== undefined) return false
+  return os.includes(process.platform) && cpu.includes(process.arch)
+}
+
+function readJson(path) {
+  try {
+    return JSON.parse(fs.readFileSync(join(root, path), 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
+// --- Our own code ----------------------------------------------------------------------------------------
+
+function buildNative() {
+  const before = modifiedAt(addon)
+  const startedAt = Date.now()
+  const build = run([process.execPath, join(root, 'scripts', 'build-native.mjs')])
+  if (!build.ok) throw new SetupError(`the native addon did not build:\n\n${excerpt(build.text)}`)
+  if (modifiedAt(addon) !== before) say(`native addon (${secondsSince(startedAt)})`)
+}
+
+function modifiedAt(path) {
+  return fs.statSync(path, { throwIfNoEntry: false })?.mtimeMs
+}
+
+function buildTypeScript() {
+  const startedAt = Date.now()
+  try {
+    if (buildTs() === 'built') say(`TypeScript (${secondsSince(startedAt)})`)
+  } catch (error) {
+    throw new SetupError(`the TypeScript did not build: ${error.message}`)
+  }
+}
+
+// --- Small things ----------------------------------------------------------------------------------------
+
+/** Two set-ups at once would remove each other's node_modules. Whoever comes second waits. */
+function withLock(work) {
+  const lock = join(root, 'build', 'setup.lock')
+  try {
+    fs.mkdirSync(dirname(lock), { recursive: true })
+  } catch (error) {
+    throw new SetupError(`cannot write in ${root} (${error.code}).`)
+  }
+  let announced = false
+  while (!takeLock(lock)) {
+    if (!announced) console.error(`setup: another one is at work here; waiting. If not, remove ${lock}`)
+    announced = true
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 250)
+  }
+  try {
+    work()
+  } finally {
+    fs.rmSync(lock, { force: true })
+  }
+}
+
+function takeLock(lock) {
+  try {
+    fs.writeFileSync(lock, String(process.pid), { flag: 'wx' })
+    return true
+  } catch (error) {
+    if (error.code !== 'EEXIST') throw new SetupError(`cannot write ${lock} (${error.code}).`)
+  }
+  if (isAlive(ownerOf(lock))) return false
+  // Left by one that was killed.
+  fs.rmSync(lock, { force: true })
+  return takeLock(lock)
+}
+
+/** `undefined` when it was released since we looked. */
+function ownerOf(lock) {
+  try {
+    return Number(fs.readFileSync(lock, 'utf8'))
+  } catch {
+    return undefined
+  }
+}
+
+function isAlive(pid) {
+  if (pid === undefined) return false
+  try {
+    process.kill(pid, 0)
+    return true
+  } catch (error) {
+    return error.code === 'EPERM'
+  }
+}
+
+/** Says what it does before it does it: some steps take a minute. */
+function step(what, work) {
+  say(`${what} …`)
+  const startedAt = Date.now()
+  work()
+  say(`${what.split(':')[0]} done (${secondsSince(startedAt)})`)
+}
+
+function say(line) {
+  if (!flags.quiet) console.error(`setup: ${line}`)
+}
+
+function secondsSince(startedAt) {
+  return `${((Date.now() - startedAt) / 1000).toFixed(1)} s`
+}
+
+function run([command, ...args]) {
+  const result = spawnSync(command, args, {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'pipe'],
+    encoding: 'utf8',
+    maxBuffer: 256 * 1024 * 1024,
+  })
+  const text = `${result.stdout ?? ''}${result.stderr ?? ''}${result.error ? `${result.error.message}\n` : ''}`
+  return { ok: result.status === 0, stdout: result.stdout ?? '', text }
+}
+
+function runs(...command) {
+  return run(command).ok
+}
+
+function output(...command) {
+  return run(command).stdout.trim()
+}
+
+/** npm says what is wrong first, compilers and apt say it last. */
+function excerpt(text, { head = 20, tail = 40 } = {}) {
+  const lines = text.trimEnd().split('\n')
+  if (lines.length <= head + tail) return lines.join('\n')
+  return [...lines.slice(0, head), '  …', ...lines.slice(-tail)].join('\n')
+}

@@ -1,0 +1,158 @@
+/**
+ * How we ask the Hub: the token goes to the endpoint's origin and nowhere else, redirects are followed by
+ * hand, and an overloaded server gets a second and a third chance.
+ */
+import { HubError } from '../errors.ts'
+import { connectionErrorCode, type HubHttp, type HubResponse, withoutQuery } from './http.ts'
+import { refusal, type Subject } from './refusal.ts'
+
+/** Who asks, and whom. */
+export interface HubAccess {
+  readonly http: HubHttp
+  /** Origin of the Hub, possibly with a path prefix, without a trailing slash. */
+  readonly endpoint: string
+  readonly token?: string | undefined
+}
+
+/** One request, before redirects and retries. */
+export interface Question {
+  readonly method: 'GET' | 'HEAD'
+  readonly url: string
+  readonly subject: Subject
+  readonly headers?: Readonly<Record<string, string>> | undefined
+  readonly signal?: AbortSignal | undefined
+  /** Whether a redirect to another origin is followed, without the token, or is the answer. */
+  readonly leaveOrigin?: boolean | undefined
+  readonly isContent?: boolean | undefined
+  /** @defaultValue that of the `HubHttp` */
+  readonly retries?: number | undefined
+}
+
+/** What came of a question, whatever its status. Read or discard the response's body. */
+export interface Answer {
+  readonly response: HubResponse
+  /** Where `response` came from, after redirects. */
+  readonly url: string
+  /** For a redirect that was not followed: where it points. */
+  readonly location: string | undefined
+  /** `X-Repo-Commit`, `X-Linked-ETag` and `X-Linked-Size` of the endpoint itself, the last one of each. */
+  readonly linked: { readonly commit?: string; readonly etag?: string; readonly size?: string }
+}
+
+const maxHops = 10
+const retriable = new Set([408, 429, 500, 502, 503, 504])
+
+/** Any answer, refusals included, after bounded retries. @throws {HubError} when there was none. */
+export async function ask(hub: HubAccess, question: Question): Promise<Answer> {
+  const retries = question.retries ?? hub.http.retries
+  for (let attempt = 0; ; attempt++) {
+    let pauseMs: number | undefined
+    try {
+      const answer = await followRedirects(hub, question)
+      if (!retriable.has(answer.response.status) || attempt >= retries) return answer
+      pauseMs = pauseAfter(answer.response, attempt, hub.http.now())
+      if (pauseMs > hub.http.maxRetryDelayMs) return answer
+      answer.response.discard()
+    } catch (error) {
+      // A connection that ended is worth a second try; one that timed out has had its time.
+      if (attempt >= Math.min(retries, 1) || !endedEarly(error)) throw error
+      pauseMs = 200
+    }
+    await pause(hub.http, pauseMs, question.signal)
+  }
+}
+
+/** An answer with a status below 400. @throws {HubError} that says what to do, for every other one. */
+export async function askForSuccess(hub: HubAccess, question: Question): Promise<Answer> {
+  const answer = await ask(hub, question)
+  if (answer.response.status < 400) return answer
+  answer.response.discard()
+  throw refusal({
+    response: answer.response,
+    url: answer.url,
+    endpoint: hub.endpoint,
+    subject: question.subject,
+    hadToken: hub.token !== undefined,
+  })
+}
+
+/** Whether `url` is on the endpoint's own origin, the only place the token is sent to. */
+export function isHubOrigin(hub: HubAccess, url: string): boolean {
+  return new URL(url).origin === new URL(hub.endpoint).origin
+}
+
+async function followRedirects(hub: HubAccess, question: Question): Promise<Answer> {
+  let url = question.url
+  const linked: { commit?: string; etag?: string; size?: string } = {}
+  for (let hop = 0; hop < maxHops; hop++) {
+    const atHub = isHubOrigin(hub, url)
+    const response = await hub.http.request({
+      method: question.method,
+      url,
+      headers: {
+        'accept-encoding': 'identity',
+        ...question.headers,
+        ...(atHub && hub.token !== undefined && { authorization: `Bearer ${hub.token}` }),
+      },
+      signal: question.signal,
+      isContent: question.isContent,
+    })
+    if (atHub) remember(linked, response)
+    const location = redirectOf(response, url)
+    if (location === undefined) return { response, url, location, linked }
+    if (!isHubOrigin(hub, location) && !question.leaveOrigin) return { response, url, location, linked }
+    response.discard()
+    url = location
+  }
+  throw new HubError(`more than ${maxHops} redirects`, { url: withoutQuery(question.url) })
+}
+
+function remember(linked: { commit?: string; etag?: string; size?: string }, response: HubResponse): void {
+  const { headers } = response
+  const commit = headers['x-repo-commit']
+  const etag = headers['x-linked-etag']
+  const size = headers['x-linked-size']
+  if (commit !== undefined) linked.commit = commit
+  if (etag !== undefined) linked.etag = etag
+  if (size !== undefined) linked.size = size
+}
+
+function redirectOf(response: HubResponse, url: string): string | undefined {
+  const location = response.headers['location']
+  if (![301, 302, 303, 307, 308].includes(response.status) || location === undefined) return undefined
+  const target = URL.canParse(location, url) ? new URL(location, url) : undefined
+  if (target?.protocol !== 'http:' && target?.protocol !== 'https:') {
+    response.discard()
+    throw new HubError('a redirect to something that is not a web address', { url: withoutQuery(url) })
+  }
+  // Nobody we ask wants a name and password, and messages show the URL.
+  target.username = ''
+  target.password = ''
+  return target.href
+}
+
+async function pause(http: HubHttp, ms: number, signal: AbortSignal | undefined): Promise<void> {
+  try {
+    await http.sleep(ms, signal)
+  } finally {
+    // A timer that was aborted throws an error of its own; callers know only the signal's reason.
+    signal?.throwIfAborted()
+  }
+}
+
+/** Milliseconds to wait: as the server asks (`Retry-After`, the `t` of `RateLimit`), else growing. */
+function pauseAfter(response: HubResponse, attempt: number, nowMs: number): number {
+  const asked = response.headers['retry-after']
+  if (asked !== undefined) {
+    const ms = /^\d+$/.test(asked.trim()) ? Number(asked) * 1000 : Date.parse(asked) - nowMs
+    if (Number.isFinite(ms)) return Math.max(0, ms)
+  }
+  const window =
+    response.status === 429 ? /;\s*t=(\d+)/.exec(response.headers['ratelimit'] ?? '')?.[1] : undefined
+  return window === undefined ? 300 * 2 ** attempt : Number(window) * 1000
+}
+
+function endedEarly(error: unknown): boolean {
+  const code = error instanceof HubError ? connectionErrorCode(error.cause) : undefined
+  return code === 'UND_ERR_SOCKET' || code === 'ECONNRESET' || code === 'EPIPE' || code === 'EAI_AGAIN'
+}

@@ -1,0 +1,198 @@
+/**
+ * Where everything is in the standard Hub cache, and what is there. Nothing here writes.
+ *
+ * A snapshot entry counts as a blob of ours only when it is a link to `blobs/<etag>` of the same repository: the
+ * target of any other link may be anything on this disk, and must never be shared.
+ */
+import { lstat, open, readlink, realpath, stat } from 'node:fs/promises'
+import { basename, dirname, join, resolve, sep } from 'node:path'
+import { CacheError } from '../errors.ts'
+import {
+  asCommit,
+  asEtag,
+  type BlobRef,
+  type Commit,
+  type Etag,
+  type FileRef,
+  type HubFile,
+  isRepoId,
+  type RepoRef,
+} from '../values.ts'
+import { isSafePath, isSafeRevision } from './file-ref.ts'
+
+/** `models--org--name`. @throws {CacheError} for an impossible repository id. */
+export function repoFolderName(repo: RepoRef): string {
+  if (!isRepoId(repo.repo))
+    throw new CacheError(`"${repo.repo}" cannot be a repository: they are called "name" or "org/name"`)
+  return [`${repo.repoType}s`, ...repo.repo.split('/')].join('--')
+}
+
+/** The folder of everything of one repository. */
+export function repoFolder(cacheDir: string, repo: RepoRef): string {
+  return join(cacheDir, repoFolderName(repo))
+}
+
+/** The folder of all contents of a repository; a torrent's save path. */
+export function blobsFolder(cacheDir: string, repo: RepoRef): string {
+  return join(repoFolder(cacheDir, repo), 'blobs')
+}
+
+/** The final name of a content. @throws {CacheError} for an impossible etag. */
+export function blobPath(cacheDir: string, repo: RepoRef, etag: Etag): string {
+  return join(blobsFolder(cacheDir, repo), checkedEtag(etag))
+}
+
+/** The file that Python's client locks while it writes a blob. */
+export function lockPath(cacheDir: string, repo: RepoRef, etag: Etag): string {
+  return join(cacheDir, '.locks', repoFolderName(repo), `${checkedEtag(etag)}.lock`)
+}
+
+/** The folder that `snapshotDownload` returns. */
+export function snapshotFolder(cacheDir: string, repo: RepoRef, commit: Commit): string {
+  return join(repoFolder(cacheDir, repo), 'snapshots', checkedCommit(commit))
+}
+
+/** The entry that `p2pDownload` returns. @throws {CacheError} when `path` would leave the snapshot. */
+export function snapshotPath(cacheDir: string, repo: RepoRef, commit: Commit, path: string): string {
+  return below(snapshotFolder(cacheDir, repo, commit), checkedPath(path))
+}
+
+/** @throws {CacheError} when `revision` would leave `refs/`. */
+export function refPath(cacheDir: string, repo: RepoRef, revision: string): string {
+  if (!isSafeRevision(revision)) throw new CacheError(`"${revision}" cannot be a revision`)
+  return below(join(repoFolder(cacheDir, repo), 'refs'), revision)
+}
+
+/** The marker of a file that a commit does not have. */
+export function noExistPath(cacheDir: string, repo: RepoRef, commit: Commit, path: string): string {
+  return below(join(repoFolder(cacheDir, repo), '.no_exist', checkedCommit(commit)), checkedPath(path))
+}
+
+/** `path` itself, when it is safe to join to a folder. @throws {CacheError} */
+export function checkedPath(path: string): string {
+  if (isSafePath(path) && (process.platform !== 'win32' || isSafeOnWindows(path))) return path
+  const advice = 'ask the owner of the repository to rename it'
+  throw new CacheError(`${JSON.stringify(path)} cannot be a file's name here: ${advice}`)
+}
+
+/** Names that mean something else to Windows: devices, streams, and a dot or a space at the end. */
+export function isSafeOnWindows(path: string): boolean {
+  return path.split('/').every((part) => {
+    if (/[<>:"|?*\\\p{Cc}]/u.test(part) || /[. ]$/.test(part)) return false
+    return !/^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)/i.test(part)
+  })
+}
+
+/** A file that the cache has. */
+export interface CachedFile {
+  /** The snapshot entry. */
+  readonly path: string
+  readonly commit: Commit
+  readonly sizeBytes: number
+  /**
+   * Set only when the entry is a link to this blob of the same repository: then, and only then, it can be shared. A
+   * file in place of a link is as good to read, but nothing here says which content it should have.
+   */
+  readonly blob: { readonly etag: Etag; readonly path: string } | undefined
+}
+
+/** The snapshot entry for `ref`, by commit or through `refs/`, or `undefined` when the cache does not have it. */
+export async function findCached(cacheDir: string, ref: FileRef): Promise<CachedFile | undefined> {
+  const commit = await findCommit(cacheDir, ref, ref.revision)
+  if (commit === undefined) return undefined
+  const path = snapshotPath(cacheDir, ref, commit, ref.path)
+  const entry = await stat(path).catch(() => undefined)
+  if (!entry?.isFile()) return undefined
+  return { path, commit, sizeBytes: entry.size, blob: await linkedBlob(cacheDir, ref, path) }
+}
+
+/** The commit a revision was when it was last downloaded; a full commit is itself. */
+export async function findCommit(
+  cacheDir: string,
+  repo: RepoRef,
+  revision: string,
+): Promise<Commit | undefined> {
+  return asCommit(revision) ?? asCommit((await readSmallFile(refPath(cacheDir, repo, revision))) ?? '')
+}
+
+/** Whether `blobs/<etag>` is there with the right size. Its content was verified by whoever put it there. */
+export async function hasBlob(cacheDir: string, repo: RepoRef, blob: BlobRef): Promise<boolean> {
+  return await isFileOfSize(blobPath(cacheDir, repo, blob.etag), blob.sizeBytes)
+}
+
+/** Path of the content of `file`: its blob, or the snapshot entry that is a file of its own. */
+export async function findContent(cacheDir: string, file: HubFile): Promise<string | undefined> {
+  if (await hasBlob(cacheDir, file, file)) return blobPath(cacheDir, file, file.etag)
+  return (await isPlainEntry(cacheDir, file))
+    ? snapshotPath(cacheDir, file, file.commit, file.path)
+    : undefined
+}
+
+/**
+ * Whether the snapshot entry of `file` is a regular file of its size, as it is where links do not work. A commit never
+ * changes, so that is its content, verified by whoever put it there. What is reached through a link along the way
+ * may be anything, and does not count.
+ */
+export async function isPlainEntry(cacheDir: string, file: HubFile): Promise<boolean> {
+  const { commit, path, sizeBytes } = file
+  try {
+    const root = await realpath(repoFolder(cacheDir, file))
+    const entry = await realpath(snapshotPath(cacheDir, file, commit, path))
+    if (entry !== join(root, 'snapshots', commit, ...path.split('/'))) return false
+    const found = await lstat(entry)
+    return found.isFile() && found.size === sizeBytes
+  } catch {
+    return false
+  }
+}
+
+/** Whether a regular file, or a link to one, has this size. */
+export async function isFileOfSize(path: string, sizeBytes: number): Promise<boolean> {
+  const found = await stat(path).catch(() => undefined)
+  return found?.isFile() === true && found.size === sizeBytes
+}
+
+async function linkedBlob(cacheDir: string, repo: RepoRef, path: string): Promise<CachedFile['blob']> {
+  try {
+    const folder = blobsFolder(cacheDir, repo)
+    const target = resolve(await realpath(dirname(path)), await readlink(path))
+    const etag = asEtag(basename(target))
+    if (etag === undefined || (await realpath(dirname(target))) !== (await realpath(folder))) return undefined
+    // Some people keep a blob elsewhere and link it in: fine to read, not to share.
+    const blob = await lstat(target)
+    return blob.isFile() ? { etag, path: join(folder, etag) } : undefined
+  } catch {
+    return undefined
+  }
+}
+
+/** A ref is 40 bytes; whatever is there instead is not read into memory. */
+async function readSmallFile(path: string): Promise<string | undefined> {
+  const file = await open(path).catch(() => undefined)
+  if (!file) return undefined
+  try {
+    if (!(await file.stat()).isFile()) return undefined
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(64), 0, 64, 0)
+    return buffer.toString('latin1', 0, bytesRead).trim()
+  } catch {
+    return undefined
+  } finally {
+    await file.close()
+  }
+}
+
+function below(folder: string, path: string): string {
+  const joined = resolve(folder, ...path.split('/'))
+  if (!joined.startsWith(resolve(folder) + sep)) throw new CacheError(`"${path}" would leave ${folder}`)
+  return joined
+}
+
+function checkedEtag(etag: Etag): Etag {
+  if (asEtag(etag) === undefined) throw new CacheError(`"${etag}" cannot be the name of a blob`)
+  return etag
+}
+
+function checkedCommit(commit: Commit): Commit {
+  if (asCommit(commit) === undefined) throw new CacheError(`"${commit}" cannot be a commit`)
+  return commit
+}

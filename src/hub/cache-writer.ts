@@ -1,0 +1,231 @@
+/**
+ * Writes the standard Hub cache as Python's `huggingface_hub` does, in this order: the blob under a partial name,
+ * its final name once the caller has verified it, the snapshot's link, the ref. So no reader ever finds a name
+ * without its content, or a ref without its snapshot.
+ */
+import { constants } from 'node:fs'
+import { copyFile, lstat, mkdir, readlink, rename, rm, symlink } from 'node:fs/promises'
+import { dirname, join, relative } from 'node:path'
+import { CacheError } from '../errors.ts'
+import { log, messageOf } from '../log.ts'
+import type { BlobRef, Commit, FileMetadata, HubFile, RepoRef } from '../values.ts'
+import {
+  canLink,
+  inFolder,
+  makeFolderBelow,
+  readText,
+  replaceFile,
+  sweep,
+  tagFolder,
+  tempName,
+} from './cache-files.ts'
+import {
+  blobPath,
+  blobsFolder,
+  hasBlob,
+  isFileOfSize,
+  isPlainEntry,
+  lockPath,
+  noExistPath,
+  refPath,
+  repoFolder,
+  snapshotFolder,
+  snapshotPath,
+} from './cache-layout.ts'
+import {
+  type CacheDeps,
+  type OpenOptions,
+  openPartial,
+  type PartialFile,
+  type PresentFile,
+} from './partial-file.ts'
+
+export type { CacheDeps, FileLocks, OpenOptions, PartialFile, PresentFile } from './partial-file.ts'
+
+/** How to open a blob. */
+export interface BlobOptions extends OpenOptions {
+  /** Where the content may be instead, as a caller knows it who looks for a file rather than for a content. */
+  readonly findElsewhere?: (() => Promise<string | undefined>) | undefined
+}
+
+/**
+ * The right to write a blob, or the news that it is there. Waits while another process (of any client that takes
+ * Python's lock) is writing it.
+ *
+ * The partial file is `blobs/<etag>.llmpt.incomplete` under the lock and has a unique name without.
+ *
+ * @throws {CacheError} when the folder cannot be used
+ */
+export async function openBlob(
+  cacheDir: string,
+  repo: RepoRef,
+  blob: BlobRef,
+  deps: CacheDeps = {},
+  options: BlobOptions = {},
+): Promise<PresentFile | PartialFile> {
+  const folder = blobsFolder(cacheDir, repo)
+  const finalPath = blobPath(cacheDir, repo, blob.etag)
+  await prepareRepo(cacheDir, repo)
+  await inFolder(cacheDir, async () => {
+    const found = await lstat(finalPath).catch(() => undefined)
+    if (found?.isDirectory()) throw new CacheError(`${finalPath} is a folder and in the way: move it away`)
+    await sweep(folder, deps.now?.())
+    await sweep(repoFolder(cacheDir, repo), deps.now?.())
+  })
+  return await openPartial(
+    {
+      finalPath,
+      lockPath: lockPath(cacheDir, repo, blob.etag),
+      lockedPath: `${finalPath}.llmpt.incomplete`,
+      uniquePath: (unique) => `${finalPath}.${unique}.incomplete`,
+      sizeBytes: blob.sizeBytes,
+      folder: cacheDir,
+      findPresent: async () =>
+        (await isFileOfSize(finalPath, blob.sizeBytes)) ? finalPath : await options.findElsewhere?.(),
+    },
+    deps,
+    options,
+  )
+}
+
+/**
+ * Makes the snapshot entry of a blob that is in the cache, and returns its path.
+ *
+ * Where links do not work, the entry is the file itself: moved there when this process has just written the blob
+ * (`isNewBlob`), else copied, as Python does it. An entry that is the file itself, without a blob, stays.
+ */
+export async function linkSnapshot(
+  cacheDir: string,
+  file: HubFile,
+  deps: CacheDeps = {},
+  options: { isNewBlob?: boolean | undefined } = {},
+): Promise<string> {
+  const entry = snapshotPath(cacheDir, file, file.commit, file.path)
+  const blob = blobPath(cacheDir, file, file.etag)
+  const root = repoFolder(cacheDir, file)
+  await inFolder(cacheDir, async () => {
+    await mkdir(root, { recursive: true })
+    await makeFolderBelow(root, dirname(entry))
+    // A link inside the repository's folder would lead the entry into another snapshot, or among the blobs.
+    await makeFolderBelow(snapshotFolder(cacheDir, file, file.commit), dirname(entry))
+    if (!(await hasBlob(cacheDir, file, file)) && (await isPlainEntry(cacheDir, file))) return
+    const links = deps.symlinks ?? (await canLink(cacheDir, root))
+    if (links) await linkTo(blob, entry, root)
+    else await placeFile(blob, entry, root, file, options.isNewBlob ?? false)
+  })
+  return entry
+}
+
+/** Remembers which commit `revision` is. Call it after the first entry of that snapshot; nothing to do for a commit. */
+export async function writeRef(
+  cacheDir: string,
+  repo: RepoRef,
+  revision: string,
+  commit: Commit,
+): Promise<void> {
+  if (revision === commit) return
+  const path = refPath(cacheDir, repo, revision)
+  const root = repoFolder(cacheDir, repo)
+  try {
+    await mkdir(root, { recursive: true })
+    await makeFolderBelow(root, dirname(path))
+    // Written only when it differs: others' caches may be readable and not writable.
+    if ((await readText(path)) !== commit) await replaceFile(path, commit, root)
+  } catch (error) {
+    // The file itself is in place; without the ref only offline use by this revision is lost.
+    log.warn(`the cache cannot remember that ${repo.repo} "${revision}" is ${commit}: ${messageOf(error)}`)
+  }
+}
+
+/** Remembers that `commit` has no file `path`, as the Hub has said (`EntryNotFound`). Failing to is no error. */
+export async function writeNoExist(
+  cacheDir: string,
+  repo: RepoRef,
+  commit: Commit,
+  path: string,
+): Promise<void> {
+  const marker = noExistPath(cacheDir, repo, commit, path)
+  try {
+    await prepareRepo(cacheDir, repo)
+    await makeFolderBelow(repoFolder(cacheDir, repo), dirname(marker))
+    await replaceFile(marker, '', repoFolder(cacheDir, repo))
+  } catch (error) {
+    log.debug(`cannot remember that ${repo.repo} has no "${path}": ${messageOf(error)}`)
+  }
+}
+
+async function prepareRepo(cacheDir: string, repo: RepoRef): Promise<void> {
+  await inFolder(cacheDir, async () => {
+    await mkdir(blobsFolder(cacheDir, repo), { recursive: true })
+    // Python's scan calls a repository folder without this one corrupt, also while its first file is on its way.
+    await mkdir(join(repoFolder(cacheDir, repo), 'snapshots'), { recursive: true })
+    await tagFolder(cacheDir)
+  })
+}
+
+async function linkTo(blob: string, entry: string, tempFolder: string): Promise<void> {
+  const target = relative(dirname(entry), blob)
+  try {
+    await symlink(target, entry, 'file')
+    return
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
+  }
+  if ((await readlink(entry).catch(() => undefined)) === target) return
+  const temp = tempName(tempFolder)
+  await symlink(target, temp, 'file')
+  await replaceBy(temp, entry)
+}
+
+async function placeFile(
+  blob: string,
+  entry: string,
+  tempFolder: string,
+  expected: Pick<FileMetadata, 'sizeBytes'>,
+  isNewBlob: boolean,
+): Promise<void> {
+  if (isNewBlob && (await moveBlob(blob, entry))) return
+  if (await isFileOfSize(entry, expected.sizeBytes)) return
+  const temp = tempName(tempFolder)
+  await copyBlob(blob, temp)
+  await replaceBy(temp, entry)
+}
+
+/** Where this process moved blobs, for files of the same content under way that have just seen the blob. */
+const movedBlobs = new Map<string, string>()
+
+/** `false`: somebody else has moved it. */
+async function moveBlob(blob: string, entry: string): Promise<boolean> {
+  const before = movedBlobs.get(blob)
+  // First, so that whoever finds the blob gone finds where it went.
+  movedBlobs.set(blob, entry)
+  try {
+    await rename(blob, entry)
+    return true
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || before === undefined) throw error
+    movedBlobs.set(blob, before)
+    return false
+  }
+}
+
+async function copyBlob(blob: string, to: string): Promise<void> {
+  const copy = (from: string): Promise<void> =>
+    copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE)
+  try {
+    await copy(blob)
+  } catch (error) {
+    const moved = movedBlobs.get(blob)
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || moved === undefined) throw error
+    await copy(moved)
+  }
+}
+
+async function replaceBy(temp: string, to: string): Promise<void> {
+  try {
+    await rename(temp, to)
+  } catch (error) {
+    await rm(temp, { force: true })
+    throw error
+  }
+}

@@ -1,0 +1,314 @@
+/**
+ * A file on its way into a shared folder. States: waiting for another holder of the lock, then `present` (somebody
+ * finished it) or `write`; from `write` exactly one of commit, discard (the bytes are worthless) or release (keep
+ * them for later) ends it.
+ *
+ * The holder of the lock owns the partial file and may resume it. Whoever has no lock writes to a unique name, so
+ * a lock that lies (network file systems) costs bandwidth and nothing else: the rename is atomic, and content is
+ * verified before it.
+ */
+import { constants } from 'node:fs'
+import {
+  chmod,
+  type FileHandle,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+  utimes,
+} from 'node:fs/promises'
+import { basename, dirname, join } from 'node:path'
+import { setTimeout as delay } from 'node:timers/promises'
+import { CacheError } from '../errors.ts'
+import { log, messageOf } from '../log.ts'
+import { asCacheError, clearUnsafePartial, inFolder, uniquePart } from './cache-files.ts'
+import { isFileOfSize } from './cache-layout.ts'
+
+/** `flock(2)` on an open descriptor, as the native addon has it. */
+export interface FileLocks {
+  /** `false` when another holder has it. @throws when the file system knows no locks */
+  tryLock(fd: number): boolean
+  unlock(fd: number): void
+}
+
+/** What the cache needs from above; all of it optional. */
+export interface CacheDeps {
+  /** Without it nothing is locked and nothing resumed across processes. */
+  readonly locks?: FileLocks | undefined
+  /** Moves a finished file to its final name. @defaultValue `fs.rename` */
+  readonly rename?: ((from: string, to: string) => Promise<void>) | undefined
+  /** `false`: no links in snapshots, as `HF_HUB_DISABLE_SYMLINKS=1` asks for. @defaultValue whether they work there */
+  readonly symlinks?: boolean | undefined
+  /** Between looks at a lock that somebody else has. */
+  readonly sleep?: ((ms: number, signal?: AbortSignal) => Promise<unknown>) | undefined
+  /** Ms since 1970. */
+  readonly now?: (() => number) | undefined
+  /** A holder of the lock that writes nothing for this long is not waited for. @defaultValue 15_000 */
+  readonly stalledAfterMs?: number | undefined
+}
+
+/** How to wait for a lock that somebody else has. */
+export interface OpenOptions {
+  readonly signal?: AbortSignal | undefined
+  /** Called at every look at a lock that somebody else has. */
+  readonly onWaiting?: ((waitedMs: number) => void) | undefined
+}
+
+/** Somebody finished it: nothing to do. */
+export interface PresentFile {
+  readonly state: 'present'
+  readonly path: string
+}
+
+/** The names a file has on its way. */
+export interface PartialPlan {
+  readonly finalPath: string
+  readonly lockPath: string
+  /** Name of the partial file for the holder of the lock. */
+  readonly lockedPath: string
+  /** Name of the partial file without a lock, made from eight unique hex digits. */
+  readonly uniquePath: (unique: string) => string
+  readonly sizeBytes: number
+  /** For messages. */
+  readonly folder: string
+  /** Path of what we want, when it is there. @defaultValue `finalPath`, when it has the right size */
+  readonly findPresent?: (() => Promise<string | undefined>) | undefined
+  /** What belongs to the final name, while the lock is still ours. */
+  readonly onPublished?: (() => Promise<void>) | undefined
+}
+
+const pollMs = 100
+
+/** Takes the lock, or waits until the file is there. All folders exist. @throws {CacheError} */
+export async function openPartial(
+  plan: PartialPlan,
+  deps: CacheDeps = {},
+  options: OpenOptions = {},
+): Promise<PresentFile | PartialFile> {
+  return await inFolder(plan.folder, async () => {
+    const findPresent = async (): Promise<PresentFile | undefined> => {
+      const path = await find(plan)
+      return path === undefined ? undefined : { state: 'present', path }
+    }
+    const present = await findPresent()
+    if (present !== undefined) return present
+    const lock = deps.locks ? await waitForLock(plan, deps.locks, deps, options, findPresent) : undefined
+    if (lock !== undefined && 'state' in lock) return lock
+    try {
+      // Somebody may have finished it between our look and our lock.
+      const finished = lock && (await findPresent())
+      if (finished !== undefined) {
+        await lock?.release()
+        return finished
+      }
+      const partialPath = lock ? plan.lockedPath : plan.uniquePath(uniquePart())
+      await clearUnsafePartial(partialPath)
+      return new PartialFile(plan, partialPath, lock, deps.rename ?? rename)
+    } catch (error) {
+      await lock?.release()
+      throw error
+    }
+  })
+}
+
+async function find(plan: PartialPlan): Promise<string | undefined> {
+  if (plan.findPresent !== undefined) return await plan.findPresent()
+  return (await isFileOfSize(plan.finalPath, plan.sizeBytes)) ? plan.finalPath : undefined
+}
+
+/** The right to write one file. Exactly one of `commit`, `discard` and `release` ends it. */
+export class PartialFile implements AsyncDisposable {
+  readonly state = 'write'
+  /** Where to write: beside the final name. May hold bytes of an earlier try when `isResumable`. */
+  readonly partialPath: string
+  /** Whether the partial file is ours by the lock and outlives `release`; then its journal counts too. */
+  readonly isResumable: boolean
+  readonly #plan: PartialPlan
+  readonly #lock: HeldLock | undefined
+  readonly #rename: (from: string, to: string) => Promise<void>
+  #ended: Promise<unknown> | undefined
+
+  constructor(
+    plan: PartialPlan,
+    partialPath: string,
+    lock: HeldLock | undefined,
+    move: (from: string, to: string) => Promise<void>,
+  ) {
+    this.#plan = plan
+    this.partialPath = partialPath
+    this.isResumable = lock !== undefined
+    this.#lock = lock
+    this.#rename = move
+  }
+
+  /**
+   * Gives the verified file its final name and the mode of a fresh file, and ends this. An empty file needs no
+   * partial file. On failure the partial file stays and this is still open.
+   *
+   * @returns the final path
+   * @throws {CacheError} also when the partial file has not the size that was promised
+   */
+  async commit(): Promise<string> {
+    if (this.#ended !== undefined) throw new TypeError('this partial file has ended')
+    const { finalPath, folder } = this.#plan
+    await inFolder(folder, async () => {
+      await this.#publish()
+      await this.#plan.onPublished?.()
+    })
+    await this.#end(async () => undefined)
+    return finalPath
+  }
+
+  /**
+   * Tells those who wait for the lock that this is alive, while nothing is written for some seconds: during a long
+   * verification, for instance.
+   */
+  async touch(): Promise<void> {
+    const now = new Date()
+    await utimes(this.partialPath, now, now).catch(() => undefined)
+  }
+
+  /** Deletes the partial file and ends this. Idempotent. */
+  async discard(): Promise<void> {
+    await this.#end(() => rm(this.partialPath, { force: true }))
+  }
+
+  /** Ends this; a resumable partial file stays for the next holder of the lock, any other goes. Idempotent. */
+  async release(): Promise<void> {
+    await this.#end(async () => {
+      if (!this.isResumable) await rm(this.partialPath, { force: true })
+    })
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.release()
+  }
+
+  async #publish(): Promise<void> {
+    const { sizeBytes, finalPath } = this.#plan
+    if (sizeBytes === 0) await (await open(this.partialPath, 'w')).close()
+    const found = await lstat(this.partialPath)
+    if (!found.isFile() || found.size !== sizeBytes) {
+      throw new CacheError(
+        `${this.partialPath} has ${found.size} bytes instead of ${sizeBytes}: nothing was kept of it`,
+      )
+    }
+    await chmod(this.partialPath, 0o666 & ~process.umask()).catch((error: unknown) => {
+      log.debug(`the mode of ${this.partialPath} stays as it is: ${messageOf(error)}`)
+    })
+    try {
+      await this.#rename(this.partialPath, finalPath)
+    } catch (error) {
+      // Windows does not replace a file that somebody has open; the same content is already there.
+      if (!(await isFileOfSize(finalPath, sizeBytes)) || (await isThere(this.partialPath)) === false)
+        throw error
+      await rm(this.partialPath, { force: true })
+    }
+  }
+
+  async #end(last: () => Promise<void>): Promise<void> {
+    this.#ended ??= last().finally(() => this.#lock?.release())
+    await this.#ended
+  }
+}
+
+/** A lock we have, on the file that is still at its path. */
+export interface HeldLock {
+  release(): Promise<void>
+}
+
+type Taken = HeldLock | 'busy' | undefined
+
+/** `undefined` means: do without. */
+async function waitForLock(
+  plan: PartialPlan,
+  locks: FileLocks,
+  deps: CacheDeps,
+  options: OpenOptions,
+  findPresent: () => Promise<PresentFile | undefined>,
+): Promise<HeldLock | PresentFile | undefined> {
+  const now = deps.now ?? Date.now
+  const sleep = deps.sleep ?? ((ms, signal) => delay(ms, undefined, signal ? { signal } : {}))
+  const since = now()
+  let progress = ''
+  let progressAt = since
+  for (;;) {
+    options.signal?.throwIfAborted()
+    const taken = await takeLock(plan.lockPath, locks)
+    if (taken !== 'busy') return taken
+    const present = await findPresent()
+    if (present !== undefined) return present
+    options.onWaiting?.(now() - since)
+    const seen = await progressOf(plan.lockedPath)
+    if (seen !== progress) {
+      progress = seen
+      progressAt = now()
+    } else if (now() - progressAt > (deps.stalledAfterMs ?? 15_000)) {
+      log.info(`another process holds ${plan.lockPath} and writes nothing: not waiting for it`)
+      return undefined
+    }
+    try {
+      await sleep(pollMs, options.signal)
+    } catch (error) {
+      options.signal?.throwIfAborted()
+      throw error
+    }
+  }
+}
+
+/** One try, as Python's filelock does it, so that either client respects the other. */
+async function takeLock(path: string, locks: FileLocks): Promise<Taken> {
+  let file: FileHandle | undefined
+  try {
+    await mkdir(dirname(path), { recursive: true })
+    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC | (constants.O_NOFOLLOW ?? 0)
+    file = await open(path, flags, 0o664)
+    await file.chmod(0o664).catch(() => undefined)
+    if (!locks.tryLock(file.fd)) {
+      await file.close()
+      return 'busy'
+    }
+    // Whoever tidied the cache may have deleted the file we were about to lock: then others lock another one.
+    const [held, named] = await Promise.all([file.stat(), stat(path).catch(() => undefined)])
+    if (named?.ino === held.ino && named.dev === held.dev) return heldLock(file, locks)
+    await file.close()
+    return 'busy'
+  } catch (error) {
+    await file?.close().catch(() => undefined)
+    log.debug(`going on without the lock ${path}: ${messageOf(asCacheError(error, dirname(path)))}`)
+    return undefined
+  }
+}
+
+function heldLock(file: FileHandle, locks: FileLocks): HeldLock {
+  let released: Promise<void> | undefined
+  const release = async (): Promise<void> => {
+    try {
+      locks.unlock(file.fd)
+    } finally {
+      await file.close()
+    }
+  }
+  return { release: () => (released ??= release()) }
+}
+
+/** Changes as long as somebody writes a partial file of the same content, whichever client it is. */
+async function progressOf(lockedPath: string): Promise<string> {
+  const folder = dirname(lockedPath)
+  const prefix = basename(lockedPath).replace(/llmpt\.incomplete$/, '')
+  const names = await readdir(folder).catch(() => [])
+  const parts: string[] = []
+  for (const name of names) {
+    if (!name.startsWith(prefix)) continue
+    const found = await lstat(join(folder, name)).catch(() => undefined)
+    if (found) parts.push(`${name} ${found.size} ${found.mtimeMs}`)
+  }
+  return parts.join('\n')
+}
+
+async function isThere(path: string): Promise<boolean> {
+  return (await lstat(path).catch(() => undefined)) !== undefined
+}

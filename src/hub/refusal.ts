@@ -1,0 +1,78 @@
+/** What the Hub's refusals mean to a person: what is missing, and where to get it. */
+import { HubError } from '../errors.ts'
+import { redact } from '../log.ts'
+import type { RepoRef } from '../values.ts'
+import { repoUrl } from './file-ref.ts'
+import { type HubResponse, withoutQuery } from './http.ts'
+
+/** What was asked for. */
+export interface Subject extends RepoRef {
+  readonly revision?: string | undefined
+  readonly path?: string | undefined
+}
+
+/** An answer that is not what was asked for, and who asked. */
+export interface Refusal {
+  readonly response: Pick<HubResponse, 'status' | 'headers'>
+  readonly url: string
+  readonly endpoint: string
+  readonly subject: Subject
+  readonly hadToken: boolean
+}
+
+/** The error for an answer that is not what was asked for. Its message says what to do. */
+export function refusal(details: Refusal): HubError {
+  const { response, url } = details
+  const hubCode = short(response.headers['x-error-code'])
+  return new HubError(explain(details, hubCode), { url: withoutQuery(url), status: response.status, hubCode })
+}
+
+function explain(details: Refusal, hubCode: string | undefined): string {
+  const { endpoint, subject, hadToken } = details
+  const { status } = details.response
+  const name = `${subject.repoType} ${subject.repo}`
+  const page = repoUrl(endpoint, subject)
+  switch (hubCode) {
+    case 'GatedRepo':
+      return hadToken
+        ? `${name} is gated and the token's account has no access: ask for it at ${page}`
+        : `${name} is gated: accept its conditions at ${page}, then set HF_TOKEN to a token of that account`
+    case 'RepoNotFound':
+      return hadToken
+        ? `there is no ${name}, or the token may not read it: check the spelling and the type of the repository`
+        : `there is no public ${name}: check the spelling and the type; for a private one, set HF_TOKEN`
+    case 'RevisionNotFound':
+      return `${name} has no branch, tag or commit "${subject.revision ?? ''}": see ${page}`
+    case 'EntryNotFound':
+      return `${name} has no file "${subject.path ?? ''}" at revision "${subject.revision ?? ''}"`
+    default:
+      return explainStatus(details, name, status)
+  }
+}
+
+function explainStatus(details: Refusal, name: string, status: number): string {
+  const { endpoint, hadToken, response, url } = details
+  const said = short(response.headers['x-error-message'])
+  const suffix = said ? ` ("${said}")` : ''
+  const host = URL.canParse(url) ? new URL(url).host : endpoint
+  // What the storage behind the Hub refuses has nothing to do with tokens or gates.
+  const isHub = host === new URL(endpoint).host
+  if (status === 401 && isHub) {
+    return hadToken
+      ? `the Hub does not accept the token${suffix}: make a new one at ${endpoint}/settings/tokens`
+      : `${name} needs a token${suffix}: set HF_TOKEN`
+  }
+  if (status === 403 && isHub) return `access to ${name} is refused${suffix}`
+  if (status === 429) {
+    const pause = short(response.headers['retry-after'])
+    const wait = pause ? `, for ${pause}${/^\d+$/.test(pause) ? ' s' : ''}` : ''
+    return `too many requests: the Hub wants a pause${wait}${hadToken ? '' : '; with a token the limits are higher'}`
+  }
+  return `${host} answered ${status}${suffix} for ${name}${details.subject.path ? `, file "${details.subject.path}"` : ''}`
+}
+
+/** Foreign text for a message: one line, short, without control characters or tokens. */
+function short(text: string | undefined): string | undefined {
+  const clean = text?.replace(/[^\x20-\x7e\u00a0-\uffff]+/g, ' ').trim()
+  return clean ? redact(clean.slice(0, 200)) : undefined
+}

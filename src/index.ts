@@ -1,0 +1,221 @@
+/**
+ * The whole public API. Importing it loads neither the addon nor an HTTP client; the first call does.
+ *
+ * @packageDocumentation
+ */
+import type { DownloadedFile } from './client.ts'
+import { type ConfigOptions, getConfig } from './config.ts'
+import { type PatchedFetch, patchGlobalFetch, wrapFetch } from './hook/patch-fetch.ts'
+import { allClients, clientFor, closeClients, fetchDeps, type HookOptions } from './runtime.ts'
+import type { SeedStatus } from './seeding/seeder.ts'
+import type { CreatedTorrent, CreateTorrentOptions } from './torrent/create.ts'
+import type { ProgressListener } from './transfer/progress.ts'
+import type { RepoType } from './values.ts'
+
+export type { DownloadedFile } from './client.ts'
+export { type Config, type ConfigOptions, type Environment, getConfig } from './config.ts'
+export * from './errors.ts'
+export type * from './native/alerts.ts'
+export type {
+  NativeAddon,
+  NativeAddTorrentParams,
+  NativeLoadLimits,
+  SessionSettings,
+  TorrentFlag,
+  TorrentFlags,
+} from './native/binding.ts'
+export type { AlertListener } from './native/listeners.ts'
+export { requireAddon } from './native/load.ts'
+export { type AddTorrentParams, Session } from './native/session.ts'
+export type { Torrent } from './native/torrent.ts'
+export type { HookOptions } from './runtime.ts'
+export type { PublishDeps } from './seeding/publish.ts'
+export {
+  Seeder,
+  type SeederDeps,
+  type SeedRequest,
+  type SeedState,
+  type SeedStatus,
+} from './seeding/seeder.ts'
+export { type StoredTorrent, TorrentStore } from './seeding/torrent-store.ts'
+export { type JoinOptions, Swarm, type SwarmOptions, type TorrentOffer } from './swarm/swarm.ts'
+export type { CreatedTorrent, CreateTorrentOptions } from './torrent/create.ts'
+export { type Magnet, type MagnetParts, makeMagnet, parseMagnet } from './torrent/magnet.ts'
+export {
+  type Metainfo,
+  type MetainfoFile,
+  type MetainfoLimits,
+  parseMetainfo,
+  type TorrentFormat,
+} from './torrent/metainfo.ts'
+export { pieceLengthFor } from './torrent/piece-length.ts'
+export {
+  type BlobCandidate,
+  type CandidatesByEtag,
+  type PublishRequest,
+  type PublishResult,
+  type RequestOptions,
+  TrackerClient,
+  type TrackerClientOptions,
+} from './tracker/client.ts'
+export type { DownloadProgress, Phase, ProgressListener } from './transfer/progress.ts'
+export type { TransferProgress } from './transfer/race.ts'
+export type {
+  BlobRef,
+  BytesBySource,
+  Commit,
+  Etag,
+  FileMetadata,
+  FileRef,
+  HubFile,
+  InfoHash,
+  PeerAddress,
+  RepoRef,
+  RepoType,
+} from './values.ts'
+
+/** What `p2pDownload` and `snapshotDownload` have in common. */
+export interface CallOptions extends ConfigOptions {
+  /** `name` or `org/name`. */
+  readonly repo: string
+  /** @defaultValue `model` */
+  readonly repoType?: RepoType | undefined
+  /** Branch, tag, `refs/pr/N` or commit. @defaultValue `main` */
+  readonly revision?: string | undefined
+  /** Puts files below this folder instead of into the cache, as Python's client does. */
+  readonly localDir?: string | undefined
+  /** Cancels the call; what is verified so far stays for the next one. */
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ProgressListener | undefined
+}
+
+export interface P2pDownloadOptions extends CallOptions {
+  /** Path within the repository. */
+  readonly path: string
+}
+
+export interface SnapshotDownloadOptions extends CallOptions {
+  /** Shell patterns of paths to fetch, as in Python: `*` also matches `/`. @defaultValue all */
+  readonly allowPatterns?: string | readonly string[] | undefined
+  readonly ignorePatterns?: string | readonly string[] | undefined
+  /** Files under way at once. @defaultValue 4 */
+  readonly maxWorkers?: number | undefined
+}
+
+/**
+ * Fetches one file of a Hub repository into the standard cache: from peers, from the Hub, or from both at once.
+ * The file has its name only after its content matched the Hub's own digest.
+ *
+ * @example
+ * ```ts
+ * const { path, bytes } = await p2pDownload({ repo: 'org/model', path: 'model.safetensors' })
+ * ```
+ * @throws {HubError} When the Hub refuses, or no source is left.
+ * @throws {IntegrityError} When no source has the content that the Hub promises.
+ * @throws {CacheError} When the disk refuses.
+ * @throws The signal's reason.
+ */
+export async function p2pDownload(options: P2pDownloadOptions): Promise<DownloadedFile> {
+  const {
+    repo,
+    repoType = 'model',
+    revision = 'main',
+    path,
+    localDir,
+    signal,
+    onProgress,
+    ...config
+  } = options
+  const client = await clientFor(getConfig(config))
+  return await client.downloadFile({ repo, repoType, revision, path }, { localDir, signal, onProgress })
+}
+
+/**
+ * Fetches a repository, or the part of it that the patterns name, into the standard cache.
+ *
+ * @returns Path of the snapshot folder; `localDir` when that was given.
+ * @throws See `p2pDownload`.
+ */
+export async function snapshotDownload(options: SnapshotDownloadOptions): Promise<string> {
+  const { repo, repoType = 'model', revision = 'main', localDir, signal, onProgress, ...rest } = options
+  const { allowPatterns, ignorePatterns, maxWorkers, ...config } = rest
+  const client = await clientFor(getConfig(config))
+  const snapshot = await client.downloadSnapshot({ repo, repoType }, revision, {
+    localDir,
+    signal,
+    onProgress,
+    maxWorkers,
+    allowPatterns: allowPatterns === undefined ? undefined : [allowPatterns].flat(),
+    ignorePatterns: ignorePatterns === undefined ? undefined : [ignorePatterns].flat(),
+  })
+  return snapshot.path
+}
+
+let patched: PatchedFetch | undefined
+
+/**
+ * Lets every Hub client that uses the global `fetch` get files from peers where that is possible. Clients that
+ * took `fetch` before (transformers.js does at import) keep the original: set their `env.fetch` to `createFetch()`.
+ *
+ * @throws {ConfigError}
+ */
+export function enableP2P(options: HookOptions = {}): void {
+  disableP2P()
+  if (!getConfig(options).p2p) return
+  patched = patchGlobalFetch(fetchDeps(options))
+}
+
+/** Puts `fetch` back as it was. Whoever captured the hooked one gets the original's behaviour from it. */
+export function disableP2P(): void {
+  patched?.restore()
+  patched = undefined
+}
+
+/** Whether `enableP2P` is in force. */
+export function isEnabled(): boolean {
+  return patched !== undefined
+}
+
+/**
+ * A `fetch` with the hook's behaviour, for a client's `fetch` option; the global one stays as it is.
+ *
+ * @param options.fetch What it wraps. @defaultValue the global `fetch`
+ */
+export function createFetch(options: HookOptions & { fetch?: typeof fetch } = {}): typeof fetch {
+  const { fetch: original = globalThis.fetch, ...rest } = options
+  return wrapFetch(original, fetchDeps(rest))
+}
+
+/**
+ * A torrent of one file, hashed in the addon. The same content under the same name has the same info hash everywhere.
+ *
+ * @returns `undefined` for an empty file.
+ * @throws {NativeUnavailableError} Without the addon.
+ */
+export async function createTorrent(
+  path: string,
+  options: CreateTorrentOptions = {},
+): Promise<CreatedTorrent | undefined> {
+  const [{ requireAddon }, { createTorrentOf }] = await Promise.all([
+    import('./native/load.ts'),
+    import('./torrent/create.ts'),
+  ])
+  return await createTorrentOf(requireAddon(), path, options)
+}
+
+/** What this process seeds. */
+export async function seedingStatus(): Promise<readonly SeedStatus[]> {
+  const clients = await allClients()
+  return (await Promise.all(clients.map((client) => client.seedStatus()))).flat()
+}
+
+/** Stops seeding everything; the files stay where they are. */
+export async function stopSeeding(): Promise<void> {
+  await Promise.all((await allClients()).map((client) => client.stopSeeding()))
+}
+
+/** Stops seeding and closes everything this package opened. The next call starts afresh. */
+export async function shutdown(): Promise<void> {
+  disableP2P()
+  await closeClients()
+}

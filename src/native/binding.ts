@@ -1,0 +1,176 @@
+/**
+ * Every native signature, in one place. Nothing here has an opinion: names, units and defaults are
+ * libtorrent's, and the policy lives in the rooms above.
+ *
+ * Requests that libtorrent answers later return nothing here and take a `request` number: the answer
+ * arrives as an alert that carries the same number (`src/native/session.ts` turns it into a promise).
+ */
+import type { Alert } from './alerts.ts'
+
+/** Settings by libtorrent's own names (`settings_pack`). An unknown name or a wrong type is a TypeError. */
+export type SessionSettings = Record<string, string | number | boolean>
+
+/** libtorrent's `torrent_flags`, by name. */
+export type TorrentFlag =
+  | 'seed_mode'
+  | 'upload_mode'
+  | 'share_mode'
+  | 'apply_ip_filter'
+  | 'paused'
+  | 'auto_managed'
+  | 'super_seeding'
+  | 'sequential_download'
+  | 'stop_when_ready'
+  | 'disable_dht'
+  | 'disable_lsd'
+  | 'disable_pex'
+  | 'no_verify_files'
+  | 'default_dont_download'
+export type TorrentFlags = Partial<Record<TorrentFlag, boolean>>
+
+export interface NativeAddTorrentParams {
+  /** Exactly one of `torrentFile`, `magnet`, `resumeData`. */
+  torrentFile?: Uint8Array
+  magnet?: string
+  resumeData?: Uint8Array
+  /** Absolute folder. */
+  savePath: string
+  /** File index -> absolute path. */
+  renamedFiles?: Record<number, string>
+  flags?: TorrentFlags
+  /** Replaces the torrent's own trackers; each is one tier. Web seeds and DHT nodes of the torrent are always dropped. */
+  trackers?: string[]
+  peers?: { host: string; port: number }[]
+  /** One entry per file, 0 to 7. */
+  filePriorities?: number[]
+  /** One entry per piece, 0 to 7. */
+  piecePriorities?: number[]
+  /** Bytes per second; 0 is no limit. */
+  uploadLimit?: number
+  downloadLimit?: number
+}
+
+/** Limits for parsing a `.torrent` from elsewhere (`load_torrent_limits`). */
+export interface NativeLoadLimits {
+  maxBufferBytes: number
+  maxPieces: number
+  maxDepth: number
+  maxTokens: number
+}
+
+export interface NativeTorrent {
+  /** Unique in its session; alerts carry it as `torrent`. */
+  readonly id: number
+  /** Answered by a `torrent_status` alert. */
+  postStatus(): void
+  setPiecePriority(piece: number, priority: number): void
+  setPiecePriorities(priorities: Uint8Array): void
+  /** Answered by a `piece_availability` alert. */
+  postPieceAvailability(): void
+  /** `data` is copied. Its length is the piece's true length: the padding that a v2-only torrent needs is added here. */
+  addPiece(piece: number, data: Uint8Array, overwrite: boolean): void
+  setPieceDeadline(piece: number, deadlineMs: number): void
+  clearPieceDeadlines(): void
+  /** Answered by `save_resume_data`, which contains the info dictionary, or `save_resume_data_failed`. */
+  saveResumeData(): void
+  /** Answered by `file_renamed` or `file_rename_failed`. Before 2.0.12 an existing file at `path` is overwritten. */
+  renameFile(file: number, path: string): void
+  setFlags(flags: TorrentFlags): void
+  setRateLimits(downloadBytesPerSecond: number, uploadBytesPerSecond: number): void
+  /** `host` is an IP address. */
+  connectPeer(host: string, port: number): void
+  forceReannounce(): void
+  forceRecheck(): void
+}
+
+export interface NativeSession {
+  applySettings(settings: SessionSettings): void
+  /** Answered by an `add_torrent` alert with the same `request`. */
+  addTorrent(params: NativeAddTorrentParams, limits: NativeLoadLimits, request: number): void
+  /** The torrent of an `add_torrent` alert; `undefined` when it has been removed meanwhile. */
+  torrent(id: number): NativeTorrent | undefined
+  /** Answered by `torrent_removed`; with `deleteFiles` then `torrent_deleted` or `torrent_delete_failed`. */
+  removeTorrent(id: number, deleteFiles: boolean): void
+  /** Answered by `state_update` with the torrents that have changed since the last one. */
+  postTorrentUpdates(): void
+  postSessionStats(): void
+  /** Peers on the local network obey the rate limits too when `false` (libtorrent's default exempts them). */
+  exemptLocalPeers(exempt: boolean): void
+  /** `host` is an IP address. */
+  banPeer(host: string): void
+  /** Idempotent; resolves when libtorrent's threads are joined. */
+  close(): Promise<void>
+}
+
+export interface NativeJob<T> {
+  readonly promise: Promise<T>
+  /** The promise then rejects with a NativeError whose operation is cancelled. Idempotent. */
+  cancel(): void
+}
+
+export interface NativeCreateTorrentOptions {
+  /** File to hash. */
+  path: string
+  /** The torrent's `name`. */
+  name: string
+  pieceLength: number
+  format: 'v1' | 'v2' | 'hybrid'
+  trackers: string[]
+  /** Outside the info dictionary; empty for none. No creation date is ever written. */
+  createdBy: string
+  comment: string
+  /** Hashing threads; at least 1. */
+  threads: number
+  /** The process does not wait for it: when everything else has ended, it is cancelled. */
+  background?: boolean
+}
+
+export interface NativeCreatedTorrent {
+  torrentFile: Uint8Array
+  /** 64 hex digits, absent for v1. */
+  infoHashV2?: string
+  /** 40 hex digits, absent for v2. */
+  infoHashV1?: string
+  pieceLength: number
+  sizeBytes: number
+}
+
+export interface NativeFileDigests {
+  sizeBytes: number
+  /** 64 hex digits. */
+  sha256?: string
+  /** 40 hex digits: git's blob SHA-1. */
+  gitSha1?: string
+}
+
+export interface NativeSelfCheck {
+  ok: boolean
+  /** Why not, for people. */
+  reason?: string
+}
+
+export interface NativeAddon {
+  readonly versions: {
+    /** The library that was loaded. */
+    libtorrent: string
+    /** The headers the addon was compiled with. */
+    libtorrentHeaders: string
+    openssl: string
+    napi: number
+  }
+  /** Whether the library that was loaded fits this addon; `expectVersion` stands in for the addon's own in tests. */
+  selfCheck(options?: { expectVersion?: string }): NativeSelfCheck
+  readonly Session: new (settings: SessionSettings, onAlerts: (alerts: Alert[]) => void) => NativeSession
+  createTorrent(
+    options: NativeCreateTorrentOptions,
+    onProgress: ((hashedPieces: number, totalPieces: number) => void) | undefined,
+  ): NativeJob<NativeCreatedTorrent>
+  hashFile(
+    path: string,
+    digests: { sha256: boolean; gitSha1: boolean },
+    onProgress: ((hashedBytes: number, totalBytes: number) => void) | undefined,
+  ): NativeJob<NativeFileDigests>
+  /** `flock(2)` without waiting: `false` when another holder has it. Released by `unlock` or by closing the descriptor. */
+  tryLock(fd: number): boolean
+  unlock(fd: number): void
+}

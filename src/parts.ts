@@ -1,0 +1,146 @@
+/**
+ * Wiring: builds each part once for one configuration and hands them to each other. The addon, undici and the
+ * session are touched on first use only.
+ */
+import { availableParallelism } from 'node:os'
+import type { Config } from './config.ts'
+import type { HubAccess } from './hub/ask.ts'
+import { HubHttp } from './hub/http.ts'
+import { cachePlace, localPlace, type Place } from './hub/place.ts'
+import { readToken } from './hub/token.ts'
+import { Visibility } from './hub/visibility.ts'
+import type { NativeAddon } from './native/binding.ts'
+import { tryLock, unlock } from './native/file-lock.ts'
+import { loadAddon } from './native/load.ts'
+import { Seeder } from './seeding/seeder.ts'
+import { TorrentStore } from './seeding/torrent-store.ts'
+import { Swarm } from './swarm/swarm.ts'
+import { TrackerClient } from './tracker/client.ts'
+import { TrackerSet } from './tracker/tracker-set.ts'
+import { CondemnedTorrents } from './transfer/condemned.ts'
+import type { DownloadDeps } from './transfer/download.ts'
+import { TorrentFinder } from './transfer/find-torrent.ts'
+import { defaultRacePolicy, type RacePolicy } from './transfer/plan.ts'
+
+/** A Hub as somebody with one token sees it. */
+export type Access = HubAccess & { readonly visibility: Visibility }
+
+export class Parts {
+  readonly config: Config
+  readonly #policy: RacePolicy
+  readonly #http = new HubHttp()
+  readonly #condemned: CondemnedTorrents
+  readonly #trackers: readonly TrackerClient[]
+  readonly #trackerSet: TrackerSet
+  readonly #accesses = new Map<string, Access>()
+  #token: Promise<string | undefined> | undefined
+  #swarm: Swarm | undefined
+  #seeder: Seeder | undefined
+  #closing: Promise<void> | undefined
+
+  constructor(config: Config, policy: Partial<RacePolicy> = {}) {
+    this.config = config
+    this.#policy = { ...defaultRacePolicy, headStartMs: config.headStartMs, ...policy }
+    this.#condemned = new CondemnedTorrents(config.stateDir)
+    this.#trackers = config.trackers.map((url) => new TrackerClient({ url }))
+    this.#trackerSet = new TrackerSet(this.#trackers)
+  }
+
+  /** The configured Hub with the configured token. @throws {ConfigError} When the token cannot be one. */
+  async ownAccess(): Promise<Access> {
+    this.#token ??= readToken(this.config)
+    return this.access(this.config.endpoint, await this.#token)
+  }
+
+  /** A Hub as somebody else sees it: a hooked program may use several tokens and endpoints. */
+  access(endpoint: string, token: string | undefined): Access {
+    const key = `${endpoint} ${token ?? ''}`
+    const known = this.#accesses.get(key)
+    if (known !== undefined) return known
+    const hub: HubAccess = { http: this.#http, endpoint, token }
+    const access = { ...hub, visibility: new Visibility(hub) }
+    this.#accesses.set(key, access)
+    return access
+  }
+
+  addon(): NativeAddon | undefined {
+    const loaded = loadAddon()
+    return 'addon' in loaded ? loaded.addon : undefined
+  }
+
+  /** The swarm, when it may and can be used: switched on, addon there, somebody to name peers. */
+  swarm(): Swarm | undefined {
+    if (!this.config.p2p || this.config.offline || this.#trackers.length === 0) return undefined
+    const addon = this.addon()
+    if (addon === undefined) return undefined
+    this.#swarm ??= new Swarm(addon, this.config)
+    return this.#swarm
+  }
+
+  /** The seeder, made when there is something to seed. */
+  seeder(): Seeder | undefined {
+    const addon = this.addon()
+    const swarm = this.swarm()
+    if (addon === undefined || swarm === undefined) return undefined
+    this.#seeder ??= new Seeder({
+      addon,
+      swarm,
+      store: new TorrentStore(this.config.stateDir),
+      trackers: this.#trackers,
+      // Hashing for others must leave room for whoever we are a guest of.
+      threads: Math.max(1, availableParallelism() - 1),
+    })
+    return this.#seeder
+  }
+
+  /** The seeder, when anything was ever seeded. */
+  get existingSeeder(): Seeder | undefined {
+    return this.#seeder
+  }
+
+  /** Looks for torrents during one call. */
+  finder(): TorrentFinder | undefined {
+    if (this.swarm() === undefined) return undefined
+    return new TorrentFinder({
+      trackers: this.#trackerSet,
+      condemned: this.#condemned,
+      peers: this.config.peers,
+    })
+  }
+
+  place(localDir: string | undefined): Place {
+    const addon = this.addon()
+    const locks = addon && {
+      tryLock: (fd: number) => tryLock(addon, fd),
+      unlock: (fd: number) => unlock(addon, fd),
+    }
+    const deps = { locks, ...(!this.config.symlinks && { symlinks: false }) }
+    return localDir === undefined ? cachePlace(this.config.cacheDir, deps) : localPlace(localDir, deps)
+  }
+
+  downloadDeps(finder: TorrentFinder | undefined): DownloadDeps {
+    const { stateDir, smallFileBytes, timeoutMs, http, offline } = this.config
+    return {
+      addon: this.addon(),
+      swarm: this.swarm(),
+      finder,
+      condemned: this.#condemned,
+      stateDir,
+      policy: this.#policy,
+      smallFileBytes,
+      timeoutMs,
+      canUseHttp: http,
+      offline,
+    }
+  }
+
+  /** Idempotent. Stops seeding, tells the trackers, closes connections. */
+  close(): Promise<void> {
+    this.#closing ??= (async () => {
+      await this.#seeder?.close()
+      await this.#swarm?.close()
+      await this.#http.close()
+    })()
+    return this.#closing
+  }
+}

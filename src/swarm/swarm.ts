@@ -1,0 +1,100 @@
+/**
+ * The process's one place in all swarms: a libtorrent session that opens on first use, and the torrents
+ * in it by info hash. Downloads and seeds share it, so that a finished download goes on seeding in place.
+ */
+import { dirname } from 'node:path'
+import type { NativeAddon } from '../native/binding.ts'
+import { Session, type Torrent } from '../native/session.ts'
+import type { InfoHash, PeerAddress } from '../values.ts'
+import { type SwarmOptions, sessionSettings } from './settings.ts'
+
+export type { SwarmOptions } from './settings.ts'
+
+/** A torrent of one file, and who may have it. */
+export interface TorrentOffer {
+  readonly infoHash: InfoHash
+  readonly torrentFile: Uint8Array
+  readonly pieceLength: number
+  /** Announce URLs; they replace whatever the torrent names. */
+  readonly announceUrls: readonly string[]
+  readonly peers: readonly PeerAddress[]
+  /** Whether somebody is known to be there. */
+  readonly isPromising: boolean
+}
+
+export interface JoinOptions {
+  /** Absolute path of the file the torrent's content is read from and written to. */
+  readonly path: string
+  /** `seed`: the file is complete and must never be written to. */
+  readonly mode: 'download' | 'seed'
+}
+
+export class Swarm implements AsyncDisposable {
+  readonly #addon: NativeAddon
+  readonly #options: SwarmOptions
+  readonly #members = new Map<InfoHash, Promise<Torrent>>()
+  #session: Session | undefined
+  #closing: Promise<void> | undefined
+
+  constructor(addon: NativeAddon, options: SwarmOptions) {
+    this.#addon = addon
+    this.#options = options
+  }
+
+  /** The session, opened on first use. */
+  get session(): Session {
+    if (this.#closing !== undefined) throw new TypeError('the swarm is closed')
+    if (this.#session === undefined) {
+      this.#session = new Session(this.#addon, sessionSettings(this.#options))
+      if (this.#options.limitLocalPeers) this.#session.exemptLocalPeers(false)
+    }
+    return this.#session
+  }
+
+  /**
+   * Adds a torrent of one file.
+   *
+   * @returns `undefined` when this process is in that swarm already: one torrent serves one path.
+   * @throws {NativeError} When libtorrent refuses it.
+   */
+  async join(offer: TorrentOffer, options: JoinOptions): Promise<Torrent | undefined> {
+    if (this.#members.has(offer.infoHash)) return undefined
+    const adding = this.session.addTorrent({
+      torrentFile: offer.torrentFile,
+      savePath: dirname(options.path),
+      renamedFiles: { 0: options.path },
+      trackers: [...offer.announceUrls],
+      peers: [...offer.peers],
+      // Upload mode keeps libtorrent from repairing, and so from writing to, a blob that turns out damaged.
+      flags: {
+        auto_managed: false,
+        paused: false,
+        ...(options.mode === 'seed' && { seed_mode: true, upload_mode: true }),
+      },
+    })
+    this.#members.set(offer.infoHash, adding)
+    try {
+      return await adding
+    } catch (error) {
+      this.#members.delete(offer.infoHash)
+      throw error
+    }
+  }
+
+  /** Takes a torrent out of its swarm; its file stays. Idempotent. */
+  async leave(torrent: Torrent): Promise<void> {
+    // A session that closes takes its torrents along.
+    if (this.#closing !== undefined) return await this.#closing
+    await torrent.remove().finally(() => this.#members.delete(torrent.infoHash))
+  }
+
+  /** Idempotent. Tells the trackers, joins libtorrent's threads. */
+  close(): Promise<void> {
+    this.#closing ??= this.#session?.close() ?? Promise.resolve()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+}

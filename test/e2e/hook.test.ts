@@ -1,0 +1,198 @@
+/** `@huggingface/hub` from the registry, in a process of its own, with our hook preloaded and without. */
+import { spawn } from 'node:child_process'
+import { text } from 'node:stream/consumers'
+import { fileURLToPath } from 'node:url'
+import { describe, expect, test } from 'vitest'
+import { startHub } from '../../src/demo/hub.ts'
+import { startTracker } from '../../src/tracker/server/main.ts'
+import { checkCacheContract } from '../support/cache-contract.ts'
+import { temporaryDirectory } from '../support/temp-dir.ts'
+import { newUser } from '../support/users.ts'
+
+const mebibyte = 1024 * 1024
+const register = new URL('../../dist/register.js', import.meta.url).href
+const client = fileURLToPath(new URL('fixtures/hub-client.mjs', import.meta.url))
+const files = {
+  'model.safetensors': { seed: 'hook', sizeBytes: 5 * mebibyte + 77 },
+  'xet.bin': { content: { seed: 'xet', sizeBytes: 3 * mebibyte }, storage: 'xet' },
+  'config.json': '{"hidden_size": 8}',
+} as const
+
+interface Answer {
+  result?: string | null
+  error?: string
+  statusCode?: number
+  message?: string
+}
+
+/** Runs the client; a fresh home each time unless one is given. */
+async function run(args: string[], env: Record<string, string>, hooked: boolean): Promise<Answer> {
+  const preload = hooked ? ['--import', register] : []
+  const child = spawn(process.execPath, [...preload, client, ...args], {
+    env: { ...process.env, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  const [out, err] = await Promise.all([text(child.stdout), text(child.stderr)])
+  if (err.trim() !== '') throw new Error(err)
+  // The JS client narrates on stdout; the fixture's own answer is the last line.
+  return JSON.parse(out.trim().split('\n').at(-1) ?? '') as Answer
+}
+
+async function world() {
+  const folder = await temporaryDirectory()
+  const tracker = await startTracker({ host: '127.0.0.1', port: 0, dataDir: `${folder.path}/tracker` })
+  const hub = await startHub(files)
+  let homes = 0
+  return {
+    hub,
+    tracker,
+    user: { endpoint: hub.url, trackers: [tracker.url] },
+    env: () => {
+      homes += 1
+      return {
+        HF_HOME: `${folder.path}/home${homes}`,
+        HF_ENDPOINT: hub.url,
+        HF_P2P_TRACKER: tracker.url,
+        // A busy machine must not make HTTP lose patience with a peer that is there.
+        HF_P2P_HEAD_START: '20',
+      }
+    },
+    [Symbol.asyncDispose]: async () => {
+      await hub.close()
+      await tracker.close()
+      await folder[Symbol.asyncDispose]()
+    },
+  }
+}
+
+describe('when a peer has the file, an unmodified @huggingface/hub gets it with zero bytes from storage', () => {
+  test.each(['downloadFile', 'downloadFileToCacheDir', 'snapshotDownload'])('%s', async (how) => {
+    await using w = await world()
+    await using seeder = await newUser(w.user)
+    for (const path of ['model.safetensors', 'xet.bin']) await seeder.client.downloadFile(w.hub.ref(path))
+    await seeder.client.seedingSettled()
+    w.hub.resetStats()
+    const env = w.env()
+    for (const path of ['model.safetensors', 'xet.bin']) {
+      expect(await run([how, w.hub.url, 'acme/tiny', path], env, true)).toEqual({
+        result: w.hub.file(path).sha256,
+      })
+    }
+    expect(w.hub.stats('cdn').requests).toBe(0)
+    expect(w.hub.stats('cas').requests).toBe(0)
+    const left = (await checkCacheContract(`${env.HF_HOME}/hub`)).filter((fault) => !isJsClients(fault))
+    expect(left).toEqual([])
+  })
+
+  test('a look at a few bytes of it does not fetch the rest', async () => {
+    await using w = await world()
+    await using seeder = await newUser(w.user)
+    await seeder.client.downloadFile(w.hub.ref('model.safetensors'))
+    await seeder.client.seedingSettled()
+    w.hub.resetStats()
+    const bytes = (await w.hub.file('model.safetensors').bytes()).subarray(1_000_000, 1_000_016)
+    const got = await run(['slice', w.hub.url, 'acme/tiny', 'model.safetensors'], w.env(), true)
+    expect(got).toEqual({ result: bytes.toString('hex') })
+    expect(w.hub.stats('cdn').bytesSent).toBe(16)
+    expect((await seeder.client.seedStatus())[0]?.uploadedBytes).toBe(0)
+  })
+})
+
+/** What the JS client itself leaves undone in a cache it writes to. */
+function isJsClients(fault: string): boolean {
+  return /refs|CACHEDIR/.test(fault)
+}
+
+describe('when nobody has it, everything is as without us', () => {
+  const cases: [string, string[]][] = [
+    ['a large file', ['downloadFile', 'acme/tiny', 'model.safetensors']],
+    ['a Xet file', ['downloadFile', 'acme/tiny', 'xet.bin']],
+    ['a small file', ['downloadFile', 'acme/tiny', 'config.json']],
+    ['a file of the cache', ['downloadFileToCacheDir', 'acme/tiny', 'model.safetensors']],
+    ['a snapshot', ['snapshotDownload', 'acme/tiny', 'config.json']],
+    ['a file that is not there', ['downloadFile', 'acme/tiny', 'nope.bin']],
+    ['a repository that is not there', ['downloadFile', 'acme/nope', 'model.safetensors']],
+  ]
+  test.each(cases)('%s', async (_name, [how = '', repo = '', path = '']) => {
+    await using w = await world()
+    const plain = await run([how, w.hub.url, repo, path], w.env(), false)
+    const plainRequests = countRequests(w.hub.requests())
+    w.hub.resetStats()
+    const hooked = await run([how, w.hub.url, repo, path], w.env(), true)
+    expect(withoutRequestId(hooked)).toEqual(withoutRequestId(plain))
+    expect(countRequests(w.hub.requests())).toEqual(plainRequests)
+  })
+
+  test('with a tracker that is dead', async () => {
+    await using w = await world()
+    await w.tracker.close()
+    const got = await run(['downloadFile', w.hub.url, 'acme/tiny', 'model.safetensors'], w.env(), true)
+    expect(got).toEqual({ result: w.hub.file('model.safetensors').sha256 })
+  })
+})
+
+function countRequests(
+  requests: readonly { method: string; origin: string; file: string | undefined }[],
+): object {
+  const counts: Record<string, number> = {}
+  for (const { method, origin, file } of requests) {
+    const key = `${method} ${origin} ${file ?? '-'}`
+    counts[key] = (counts[key] ?? 0) + 1
+  }
+  return counts
+}
+
+function withoutRequestId(answer: Answer): Answer {
+  const message = answer.message?.replace(/[Rr]equest ID: \S+|http:\/\/127\.0\.0\.1:\d+/g, '')
+  return message === undefined ? answer : { ...answer, message }
+}
+
+test('HF_USE_P2P=0 leaves fetch alone', async () => {
+  const script =
+    'console.log(fetch === globalThis.fetch && /native code|lazy|undici|fetch\\(input/.test(String(fetch)), fetch.name)'
+  const outputs = await Promise.all(
+    ['0', '1'].map((value) => {
+      const child = spawn(
+        process.execPath,
+        ['--import', register, '-e', `${script}; console.log(String(fetch).length)`],
+        {
+          env: { ...process.env, HF_USE_P2P: value },
+          stdio: ['ignore', 'pipe', 'inherit'],
+        },
+      )
+      return text(child.stdout)
+    }),
+  )
+  const plain = spawn(process.execPath, ['-e', `${script}; console.log(String(fetch).length)`], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  expect(outputs[0]).toBe(await text(plain.stdout))
+  expect(outputs[1]).not.toBe(outputs[0])
+})
+
+test('importing the package or the preload loads neither an HTTP client, nor the Hub client, nor the addon', async () => {
+  const script = `
+    import { createRequire } from 'node:module'
+    await import('${new URL('../../dist/index.js', import.meta.url).href}')
+    const loaded = Object.keys(createRequire('/').cache)
+    console.log(JSON.stringify({
+      undici: loaded.some((path) => path.includes('/node_modules/undici/')),
+      addon: loaded.some((path) => path.endsWith('.node')) || process.report.getReport().sharedObjects.some((so) => so.includes('llmpt')),
+    }))`
+  const child = spawn(process.execPath, ['--import', register, '--input-type=module', '-e', script], {
+    stdio: ['ignore', 'pipe', 'inherit'],
+  })
+  expect(JSON.parse(await text(child.stdout))).toEqual({ undici: false, addon: false })
+})
+
+test('require() works, too', async () => {
+  const path = fileURLToPath(new URL('../../dist/index.js', import.meta.url))
+  const child = spawn(
+    process.execPath,
+    ['-e', `console.log(typeof require(${JSON.stringify(path)}).p2pDownload)`],
+    {
+      stdio: ['ignore', 'pipe', 'ignore'],
+    },
+  )
+  expect((await text(child.stdout)).trim()).toBe('function')
+})

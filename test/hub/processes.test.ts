@@ -1,0 +1,158 @@
+/** Several processes and one cache: what a lock is for, and what must hold without one. */
+import { type ChildProcess, execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync } from 'node:fs'
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { promisify } from 'node:util'
+import ts from 'typescript'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { blobsFolder, findCached } from '../../src/hub/cache-layout.ts'
+import { checkCacheContract } from '../support/cache-contract.ts'
+import { type TemporaryDirectory, temporaryDirectory } from '../support/temp-dir.ts'
+import { hubFile, tiny } from './fixtures.ts'
+
+const root = fileURLToPath(new URL('../..', import.meta.url))
+const addonPath = join(root, 'build/Release/llmpt_native.node')
+const file = hubFile('sub/a.txt', 'hello from one of us')
+
+/**
+ * Downloads "from memory": announces `writing` or `present`, waits for a line when it writes, commits or dies.
+ * argv: cache folder, file as JSON, path of the addon or empty.
+ */
+const program = `
+import { createRequire } from 'node:module'
+import { once } from 'node:events'
+import { writeFile } from 'node:fs/promises'
+import { linkSnapshot, openBlob, writeRef } from './hub/cache-writer.js'
+const [cacheDir, json, addonPath] = process.argv.slice(2)
+const file = JSON.parse(json)
+const locks = addonPath ? createRequire(import.meta.url)(addonPath) : undefined
+let waited = false
+const onWaiting = () => { if (!waited) console.log('waiting'); waited = true }
+const slot = await openBlob(cacheDir, file, file, { locks }, { onWaiting })
+if (slot.state === 'present') console.log('present')
+else {
+  await writeFile(slot.partialPath, 'hello from one of us')
+  console.log('writing')
+  await once(process.stdin, 'data')
+  await slot.commit()
+}
+await linkSnapshot(cacheDir, file, {}, { isNewBlob: slot.state === 'write' })
+await writeRef(cacheDir, file, 'main', file.commit)
+process.stdin.destroy()
+`
+
+let build: TemporaryDirectory
+beforeAll(async () => {
+  build = await temporaryDirectory()
+  const sources = ['errors.ts', 'log.ts', 'values.ts']
+  for (const name of await readdir(join(root, 'src/hub'))) sources.push(`hub/${name}`)
+  for (const source of sources) {
+    const text = await readFile(join(root, 'src', source), 'utf8')
+    const compilerOptions = {
+      module: ts.ModuleKind.ESNext,
+      target: ts.ScriptTarget.ES2022,
+      rewriteRelativeImportExtensions: true,
+    }
+    const path = join(build.path, source.replace(/\.ts$/, '.js'))
+    await mkdir(dirname(path), { recursive: true })
+    await writeFile(path, ts.transpileModule(text, { compilerOptions }).outputText)
+  }
+  await writeFile(join(build.path, 'package.json'), '{"type":"module"}')
+  await writeFile(join(build.path, 'program.js'), program)
+})
+afterAll(() => build[Symbol.asyncDispose]())
+
+class Downloader implements AsyncDisposable {
+  readonly #child: ChildProcess
+  readonly #exit: Promise<unknown[]>
+  #output = ''
+
+  constructor(cacheDir: string, useAddon: boolean) {
+    const args = [join(build.path, 'program.js'), cacheDir, JSON.stringify(file), useAddon ? addonPath : '']
+    this.#child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+    this.#exit = once(this.#child, 'exit')
+    this.#child.stdout?.on('data', (chunk) => (this.#output += chunk))
+  }
+
+  async says(word: string): Promise<void> {
+    while (!this.#output.includes(word)) {
+      if (this.#child.exitCode !== null) throw new Error(`ended without saying ${word}: ${this.#output}`)
+      await Promise.race([once(this.#child.stdout ?? this.#child, 'data'), this.#exit])
+    }
+  }
+
+  goOn(): void {
+    this.#child.stdin?.write('go\n')
+  }
+
+  kill(): void {
+    this.#child.kill('SIGKILL')
+  }
+
+  async end(): Promise<number | null> {
+    const [code] = await this.#exit
+    return code as number | null
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.kill()
+    await this.#exit
+  }
+
+  get output(): string {
+    return this.#output.trim().replaceAll('\n', ' ')
+  }
+}
+
+test('the room loads neither undici, nor @huggingface/hub, nor the addon before they are needed', async () => {
+  // Nothing can be resolved from this folder: any import of a package would fail.
+  const modules = (await readdir(join(build.path, 'hub'))).map((name) => `import './hub/${name}'`)
+  await writeFile(join(build.path, 'all.js'), `${modules.join('\n')}\nconsole.log('loaded')`)
+  const { stdout } = await promisify(execFile)(process.execPath, [join(build.path, 'all.js')])
+  expect(stdout).toBe('loaded\n')
+})
+
+test('two processes without locks both write, and the cache is as it should be', async () => {
+  await using cache = await temporaryDirectory()
+  await using first = new Downloader(cache.path, false)
+  await using second = new Downloader(cache.path, false)
+  const both = [first, second]
+  for (const one of both) await one.says('writing')
+  expect(await readdir(blobsFolder(cache.path, tiny))).toHaveLength(2)
+  for (const one of both) one.goOn()
+  for (const one of both) expect(await one.end()).toBe(0)
+  expect(await checkCacheContract(cache.path)).toEqual([])
+  expect(await findCached(cache.path, { ...tiny, revision: 'main', path: file.path })).toBeDefined()
+})
+
+describe.skipIf(!existsSync(addonPath))('with flock of the addon', () => {
+  test('the second process waits for the first, and writes nothing', async () => {
+    await using cache = await temporaryDirectory()
+    await using first = new Downloader(cache.path, true)
+    await first.says('writing')
+    await using second = new Downloader(cache.path, true)
+    await second.says('waiting')
+    first.goOn()
+    expect([await first.end(), await second.end()]).toEqual([0, 0])
+    expect(second.output).toBe('waiting present')
+    expect(await checkCacheContract(cache.path)).toEqual([])
+  })
+
+  test('the second process takes over what a killed one left', async () => {
+    await using cache = await temporaryDirectory()
+    await using first = new Downloader(cache.path, true)
+    await first.says('writing')
+    await using second = new Downloader(cache.path, true)
+    await second.says('waiting')
+    first.kill()
+    await second.says('writing')
+    expect(await readdir(blobsFolder(cache.path, tiny))).toEqual([`${file.etag}.llmpt.incomplete`])
+    second.goOn()
+    expect(await second.end()).toBe(0)
+    await first.end()
+    expect(await checkCacheContract(cache.path)).toEqual([])
+  })
+})

@@ -1,0 +1,48 @@
+/** Programs in test/native/fixtures, run to their end. */
+import { spawn } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+
+export interface Ended {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stdout: string
+  readonly stderr: string
+}
+
+export interface RunOptions {
+  readonly args?: readonly string[]
+  /** Node's own options. */
+  readonly nodeArgs?: readonly string[]
+  readonly env?: Readonly<Record<string, string>>
+  /** A program that takes longer is killed, and the promise rejects. */
+  readonly capMs?: number
+}
+
+/** Runs test/native/fixtures/`name` in a Node process of its own. */
+export function runFixture(name: string, options: RunOptions = {}): Promise<Ended> {
+  const path = fileURLToPath(new URL(`../native/fixtures/${name}`, import.meta.url))
+  const child = spawn(process.execPath, [...(options.nodeArgs ?? []), path, ...(options.args ?? [])], {
+    env: { ...process.env, ...options.env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  return new Promise((resolve, reject) => {
+    let stdout = ''
+    let stderr = ''
+    child.stdout.setEncoding('utf8').on('data', (text: string) => {
+      stdout += text
+    })
+    child.stderr.setEncoding('utf8').on('data', (text: string) => {
+      stderr += text
+    })
+    const capMs = options.capMs ?? 25_000
+    const timer = setTimeout(() => {
+      child.kill('SIGKILL')
+      reject(new Error(`${name} did not end within ${capMs} ms; it said: ${stdout}${stderr}`))
+    }, capMs)
+    child.once('error', reject)
+    child.once('close', (code, signal) => {
+      clearTimeout(timer)
+      resolve({ code, signal, stdout, stderr })
+    })
+  })
+}
