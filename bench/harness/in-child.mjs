@@ -1,5 +1,6 @@
-/** The other end of `child.mjs`: what a measured process uses to be told its task and to tell what happened. */
+/** The other end of `child.mjs`: what a process of ours uses to be told its task and to tell what happened. */
 import { readFileSync } from 'node:fs'
+import { createInterface } from 'node:readline'
 
 /** The task, as the parent put it. */
 export const options = JSON.parse(process.argv[2] ?? '{}')
@@ -8,18 +9,41 @@ export function tell(event, fields = {}) {
   process.stdout.write(`${JSON.stringify({ event, ...fields })}\n`)
 }
 
-/** Resolves when the parent has no more use for this process, or is gone. */
-export const released = new Promise((resolve) => {
-  process.stdin.on('end', resolve).on('error', resolve).resume()
-})
+/** Resolves when the parent has no more use for this process, or is gone. Not together with `serve`. */
+export function released() {
+  return new Promise((resolve) => {
+    process.stdin.on('end', resolve).on('error', resolve).resume()
+  })
+}
 
 /** What `promise` brings; a process that is released before that has nobody to work for, and ends. */
 export async function orReleased(promise) {
   let isSettled = false
-  void released.then(() => isSettled || failOn('ended: the parent is gone'))
+  void released().then(() => isSettled || failOn('ended: the parent is gone'))
   const value = await promise
   isSettled = true
   return value
+}
+
+/**
+ * Does what the parent asks, one command after the other: `handlers[command]` gets its fields and returns those of the
+ * answer. Ends the process when the parent has no more use for it, or is gone.
+ */
+export function serve(handlers) {
+  let last = Promise.resolve()
+  createInterface({ input: process.stdin })
+    .on('line', (line) => {
+      const { id, command, ...fields } = JSON.parse(line)
+      last = last.then(async () => {
+        try {
+          tell('answer', { id, ...(await handlers[command](fields)) })
+        } catch (error) {
+          tell('answer', { id, error: error?.stack ?? String(error) })
+        }
+      })
+    })
+    // Whatever is under way has nobody to report to.
+    .on('close', () => process.exit(0))
 }
 
 /** CPU seconds of this process so far, user and system, all threads. */
@@ -40,8 +64,9 @@ export function failOn(error) {
   process.exit(1)
 }
 
-// On Linux `maxRSS` begins with the parent's memory at the time of the fork; `VmHWM` is this program's own.
-function peakMemoryBytes() {
+/** The largest resident set of this process so far. */
+export function peakMemoryBytes() {
+  // On Linux `maxRSS` begins with the parent's memory at the time of the fork; `VmHWM` is this program's own.
   try {
     const [, kib] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))
     return Number(kib) * 1024

@@ -1,7 +1,6 @@
 /** What the figures were measured on. Nothing here names the machine or its owner. */
 import { readFileSync } from 'node:fs'
 import { availableParallelism, cpus, loadavg, machine, release, totalmem, type } from 'node:os'
-import { versionOf } from './dependencies.mjs'
 
 /** Beyond this, somebody else is using the machine. */
 const quietLoadPerCore = 0.25
@@ -14,9 +13,6 @@ export function describeMachine(addon, packageVersion) {
     system: `${distribution() ?? type()}, kernel ${release()}, ${machine()}`,
     Node: process.versions.node,
     'llmpt-native': `${packageVersion}, libtorrent ${addon.versions.libtorrent}, ${addon.versions.openssl}`,
-    'compared with': ['create-torrent', 'webtorrent']
-      .map((name) => `${name} ${versionOf(name) ?? '(not installed)'}`)
-      .join(', '),
   }
 }
 

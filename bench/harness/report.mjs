@@ -1,88 +1,51 @@
-/** Samples in, medians and ratios out: as plain data, and as text for people. */
-import { summary } from './rounds.mjs'
-
-const gib = 2 ** 30
-const mib = 2 ** 20
+/** What a benchmark found, as text for people. */
 
 /**
- * Medians of every participant, and their ratio to the median of the reference.
+ * @typedef {object} Table
+ * @property {string} [title]
+ * @property {readonly string[]} header
+ * @property {readonly (readonly string[])[]} rows
  *
- * @param {string} reference Name of the participant that the others are compared with.
+ * @typedef {object} Report
+ * @property {Record<string, string>} settings
+ * @property {readonly Table[]} tables
+ * @property {readonly { isMet: boolean, text: string }[]} [goals] Compared within this run.
+ * @property {readonly string[]} [notes] How to read it.
+ * @property {readonly string[]} [failures] What could not run, of others.
+ * @property {readonly string[]} [errors] Why the run is void, or which download was wrong: the benchmark has failed.
+ * @property {object} [data] Every sample.
  */
-export function evaluate(results, { sizeBytes, reference }) {
-  const rows = results.map((result) => evaluateOne(result, sizeBytes))
-  const base = rows.find((row) => row.name === reference)
-  for (const row of rows) {
-    if (row.failure !== undefined || base === undefined || base.failure !== undefined) continue
-    row.speedRatio = row.megabytesPerSecond.median / base.megabytesPerSecond.median
-    row.cpuRatio = row.cpuSecondsPerGib.median / base.cpuSecondsPerGib.median
-  }
-  return rows
-}
 
-function evaluateOne({ name, isOurs, samples, failure }, sizeBytes) {
-  if (failure !== undefined) return { name, isOurs, failure }
-  const processes = Object.keys(samples[0].peakBytes)
-  const over = (figure) => summary(samples.map(figure))
-  return {
-    name,
-    isOurs,
-    megabytesPerSecond: over(({ seconds }) => sizeBytes / 1e6 / seconds),
-    cpuSecondsPerGib: over(({ cpuSeconds }) => cpuSeconds / (sizeBytes / gib)),
-    peakBytes: Object.fromEntries(processes.map((key) => [key, over(({ peakBytes }) => peakBytes[key])])),
-    samples,
-  }
-}
-
-/** The block of text for one benchmark. */
-export function asText({ title, question, reference, settings, notes, rows, warning }) {
-  const processes = Object.keys(rows.find((row) => row.peakBytes !== undefined)?.peakBytes ?? {})
-  const header = [
-    '',
-    'MB/s',
-    'min–max',
-    'ratio',
-    'CPU s/GiB',
-    'min–max',
-    'ratio',
-    ...processes.map((name) => `${name} MiB`),
+/** The block of text for one benchmark. @param {Report} report */
+export function asText({ title, question, report, warning }) {
+  const { settings, tables, goals = [], notes = [], failures = [], errors = [] } = report
+  const blocks = [
+    [`${title}: ${question}`],
+    Object.entries(settings).map(([name, value]) => `  ${name}: ${value}`),
+    ...tables.map((table) => [
+      ...(table.title === undefined ? [] : [`  ${table.title}`]),
+      ...aligned([table.header, ...table.rows]).map((line) => `  ${line}`),
+    ]),
+    failures.map((text) => `  could not run: ${text}`),
+    goals.map(({ isMet, text }) => `  ${isMet ? 'met   ' : 'MISSED'}  ${text}`),
+    notes.map((note) => `  ${note}`),
+    warning === undefined ? [] : [`  CAUTION: ${warning}`],
+    errors.map((text) => `  ERROR: ${text}`),
   ]
-  const table = [
-    header,
-    ...rows.filter((row) => row.failure === undefined).map((row) => cells(row, processes)),
-  ]
-  const failures = rows.filter((row) => row.failure !== undefined)
-  return [
-    `${title}: ${question}`,
-    '',
-    ...Object.entries(settings).map(([name, value]) => `  ${name}: ${value}`),
-    '',
-    ...(table.length > 1 ? aligned(table).map((line) => `  ${line}`) : []),
-    ...failures.map((row) => `  ${row.name}: could not run: ${row.failure}`),
-    '',
-    `  Medians. Ratios of medians are to ${reference}. MB is 10^6 bytes.`,
-    ...notes.map((note) => `  ${note}`),
-    ...(warning === undefined ? [] : ['', `  CAUTION: ${warning}`]),
-    '',
-  ].join('\n')
+  return blocks
+    .filter((lines) => lines.length > 0)
+    .map((lines) => `${lines.join('\n')}\n`)
+    .join('\n')
 }
 
-function cells(row, processes) {
-  const { megabytesPerSecond: speed, cpuSecondsPerGib: cpu } = row
-  return [
-    row.name,
-    speed.median.toFixed(0),
-    `${speed.min.toFixed(0)}–${speed.max.toFixed(0)}`,
-    times(row.speedRatio),
-    cpu.median.toFixed(2),
-    `${cpu.min.toFixed(2)}–${cpu.max.toFixed(2)}`,
-    times(row.cpuRatio),
-    ...processes.map((name) => (row.peakBytes[name].median / mib).toFixed(0)),
-  ]
+/** A median with its quartiles: `1.23 [1.20 to 1.26]`. */
+export function withQuartiles({ median, q1, q3 }, digits, scale = 1) {
+  const [middle, low, high] = [median, q1, q3].map((value) => (value / scale).toFixed(digits))
+  return `${middle} [${low} to ${high}]`
 }
 
-function times(ratio) {
-  return ratio === undefined ? '' : `${ratio.toFixed(2)}×`
+export function times(ratio) {
+  return ratio === undefined ? '' : ratio.toFixed(ratio < 10 ? 3 : 1)
 }
 
 /** Names to the left, figures to the right. */

@@ -22,7 +22,7 @@ export function makeWorkspace(bytes) {
   const base = process.env.TMPDIR || (hasRoom('/dev/shm', bytes) ? '/dev/shm' : tmpdir())
   if (!hasRoom(base, bytes)) {
     throw new Error(
-      `no room in ${base} for ${Math.ceil(bytes / 2 ** 20)} MiB; set TMPDIR, or take a smaller --size`,
+      `no room in ${base} for ${Math.ceil(bytes / 2 ** 20)} MiB; set TMPDIR, or take smaller --sizes`,
     )
   }
   const path = fs.mkdtempSync(join(base, 'llmpt-bench-'))

@@ -39,7 +39,7 @@ if (role === 'seeder') {
   const torrent = client.add(torrentFile, { path: dirname(path), skipVerify: true })
   await once(torrent, 'ready')
   tell('listening', { port: client.address().port })
-  await released
+  await released()
 } else {
   const torrent = client.add(torrentFile, { path: dirname(path) })
   await once(torrent, 'ready')
