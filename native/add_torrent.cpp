@@ -9,6 +9,7 @@
 #include "block_hash_guard.h"
 #include "convert.h"
 #include "errors.h"
+#include "torrent_table.h"
 
 namespace llmpt {
 
@@ -119,6 +120,39 @@ void SetPriorities(Priorities& priorities, Napi::Value value, std::string const&
   }
 }
 
+// Its presence alone, even all zeros, keeps libtorrent from hashing what is on disk.
+void SetHavePieces(lt::add_torrent_params& params, Napi::Value value) {
+  auto const bits = RequireBytes(value, "havePieces");
+  if (!params.ti) throw Failure("addTorrent", lt::errors::no_metadata);
+  int const pieces = params.ti->num_pieces();
+  if (bits.size() != (pieces + 7) / 8) {
+    throw Napi::RangeError::New(value.Env(), "havePieces must have one bit per piece");
+  }
+  params.have_pieces.assign(bits.data(), pieces);
+}
+
+void SetUnfinishedPieces(lt::add_torrent_params& params, Napi::Value value) {
+  Napi::Array const entries = RequireArray(value, "unfinishedPieces");
+  if (!params.ti) throw Failure("addTorrent", lt::errors::no_metadata);
+  PieceLayout const layout(*params.ti);
+  for (std::uint32_t i = 0; i < entries.Length(); ++i) {
+    Napi::Object const entry = RequireObject(entries[i], "an unfinished piece");
+    int const piece = RequireInt(entry.Get("piece"), "piece", 0, layout.num_pieces - 1);
+    auto const bits = RequireBytes(entry.Get("blocks"), "blocks");
+    int const blocks = layout.Blocks(piece);
+    if (bits.size() != (blocks + 7) / 8) {
+      throw Napi::RangeError::New(value.Env(), "blocks must have one bit per block of the piece");
+    }
+    params.unfinished_pieces[lt::piece_index_t(piece)].assign(bits.data(), blocks);
+  }
+}
+
+SliceId ToSliceId(Napi::Value value) {
+  auto const id = FromHex<SliceId>(RequireString(value, "sliceId"));
+  if (!id) throw Napi::TypeError::New(value.Env(), "sliceId must be 16 lower-case hex digits");
+  return *id;
+}
+
 struct NamedFlag {
   char const* name;
   lt::torrent_flags_t flag;
@@ -149,7 +183,7 @@ lt::torrent_flags_t FlagByName(Napi::Env env, std::string const& name) {
 
 }  // namespace
 
-lt::add_torrent_params ToAddTorrentParams(Napi::Value value, Napi::Value limits) {
+NewTorrent ToNewTorrent(Napi::Value value, Napi::Value limits) {
   Napi::Object const object = RequireObject(value, "params");
   lt::add_torrent_params params = Load(object, ToLimits(limits));
   params.url_seeds.clear();
@@ -168,6 +202,10 @@ lt::add_torrent_params ToAddTorrentParams(Napi::Value value, Napi::Value limits)
   if (auto const given = Optional(object, "piecePriorities")) {
     SetPriorities(params.piece_priorities, *given, "piecePriorities");
   }
+  if (auto const given = Optional(object, "havePieces")) SetHavePieces(params, *given);
+  if (auto const given = Optional(object, "unfinishedPieces")) {
+    SetUnfinishedPieces(params, *given);
+  }
   if (auto const given = Optional(object, "uploadLimit")) {
     params.upload_limit = RequireInt(*given, "uploadLimit");
   }
@@ -184,7 +222,13 @@ lt::add_torrent_params ToAddTorrentParams(Napi::Value value, Napi::Value limits)
   params.extensions.push_back([](lt::torrent_handle const&, lt::client_data_t) {
     return std::shared_ptr<lt::torrent_plugin>(std::make_shared<BlockHashGuard>());
   });
-  return params;
+  std::optional<SliceId> own;
+  if (auto const given = Optional(object, "sliceId")) own = ToSliceId(*given);
+  auto const slices = std::make_shared<SliceIdPlugin>(own);
+  params.extensions.push_back([slices](lt::torrent_handle const&, lt::client_data_t) {
+    return std::shared_ptr<lt::torrent_plugin>(slices);
+  });
+  return {std::move(params), slices};
 }
 
 std::pair<lt::torrent_flags_t, lt::torrent_flags_t> ToFlags(Napi::Value value) {

@@ -9,6 +9,7 @@
 #include "create_torrent.h"
 #include "environment.h"
 #include "errors.h"
+#include "file_digest.h"
 #include "file_lock.h"
 #include "hash_file.h"
 #include "self_check.h"
@@ -59,6 +60,7 @@ Napi::Object Init(Napi::Env env, Napi::Object exports) {
 
   exports.Set("versions", Versions(env));
   exports.Set("Session", Session::Define(env));
+  exports.Set("FileDigest", FileDigest::Define(env));
   exports.Set("selfCheck", Export<SelfCheck>(env, "selfCheck"));
   exports.Set("createTorrent", Export<CreateTorrent>(env, "createTorrent"));
   exports.Set("hashFile", Export<HashFile>(env, "hashFile"));

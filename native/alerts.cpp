@@ -94,6 +94,21 @@ Napi::Object StatusObject(Napi::Env env, std::uint32_t id, lt::torrent_status co
   return object;
 }
 
+Napi::Object PeerObject(Napi::Env env, PeerSight const& peer) {
+  auto object = Napi::Object::New(env);
+  object.Set("host", peer.endpoint.address().to_string());
+  object.Set("port", peer.endpoint.port());
+  if (peer.slice_id) object.Set("sliceId", ToHex(*peer.slice_id));
+  object.Set("isSeed", peer.is_seed);
+  object.Set("numPieces", peer.num_pieces);
+  object.Set("downloadBytes", static_cast<double>(peer.download_bytes));
+  object.Set("downloadRate", peer.download_rate);
+  object.Set("hashFailures", peer.hash_failures);
+  object.Set("isChoking", peer.is_choking);
+  object.Set("isInteresting", peer.is_interesting);
+  return object;
+}
+
 /// Fills one kind of alert in. `object` already has `type`, and `torrent` where there is one.
 /// One overload per alert type of the table below.
 struct Converter {
@@ -314,6 +329,13 @@ Napi::Object StatusAlert(Napi::Env env, std::uint32_t id, lt::torrent_status con
   return object;
 }
 
+Napi::Object PieceFinishedAlert(Napi::Env env, std::uint32_t id, lt::piece_index_t piece) {
+  Napi::Object object = NewAlert(env, "piece_finished");
+  object.Set("torrent", id);
+  object.Set("piece", static_cast<int>(piece));
+  return object;
+}
+
 Napi::Object AvailabilityAlert(Napi::Env env, std::uint32_t id, std::vector<int> const& counts) {
   Napi::Object object = NewAlert(env, "piece_availability");
   auto availability = Napi::Uint32Array::New(env, counts.size());
@@ -322,6 +344,34 @@ Napi::Object AvailabilityAlert(Napi::Env env, std::uint32_t id, std::vector<int>
   }
   object.Set("torrent", id);
   object.Set("availability", availability);
+  return object;
+}
+
+Napi::Object UnfinishedAlert(Napi::Env env, UnfinishedReport const& report) {
+  Napi::Object object = NewAlert(env, "unfinished_pieces");
+  auto pieces = Napi::Array::New(env, report.pieces.size());
+  for (std::size_t i = 0; i < report.pieces.size(); ++i) {
+    UnfinishedPiece const& unfinished = report.pieces[i];
+    auto entry = Napi::Object::New(env);
+    entry.Set("piece", unfinished.piece);
+    entry.Set("blocks", Napi::Buffer<std::uint8_t>::Copy(env, unfinished.blocks.data(),
+                                                         unfinished.blocks.size()));
+    pieces[static_cast<std::uint32_t>(i)] = entry;
+  }
+  object.Set("torrent", report.id);
+  object.Set("pieces", pieces);
+  return object;
+}
+
+Napi::Object PeersAlert(Napi::Env env, std::uint32_t id, std::vector<PeerSight> const& peers) {
+  Napi::Object object = NewAlert(env, "peers");
+  auto sights = Napi::Array::New(env, peers.size());
+  for (std::uint32_t i = 0; i < peers.size(); ++i) {
+    Napi::HandleScope const scope(env);
+    sights[i] = PeerObject(env, peers[i]);
+  }
+  object.Set("torrent", id);
+  object.Set("peers", sights);
   return object;
 }
 

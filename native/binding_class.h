@@ -38,4 +38,15 @@ napi_property_descriptor DescribeMethod(char const* name) {
   return descriptor;
 }
 
+/// A property that `Method` reads anew each time; `name` as above.
+template <typename Class, Napi::Value (Class::*Method)(Napi::CallbackInfo const&)>
+napi_property_descriptor DescribeGetter(char const* name) {
+  napi_property_descriptor descriptor = {};
+  descriptor.utf8name = name;
+  descriptor.getter = &CallMethod<Class, Method>;
+  descriptor.attributes = napi_enumerable;
+  descriptor.data = const_cast<char*>(name);
+  return descriptor;
+}
+
 }  // namespace llmpt

@@ -103,4 +103,22 @@ std::string ToHex(Digest const& digest) {
   return hex;
 }
 
+/// The inverse, of lower-case digits only; nothing when `hex` is not exactly that.
+template <typename Digest>
+std::optional<Digest> FromHex(std::string const& hex) {
+  if (hex.size() != static_cast<std::size_t>(Digest::size()) * 2) return std::nullopt;
+  auto const nibble = [](char digit) {
+    if (digit >= '0' && digit <= '9') return digit - '0';
+    return digit >= 'a' && digit <= 'f' ? digit - 'a' + 10 : -1;
+  };
+  Digest digest;
+  for (std::size_t i = 0; i < hex.size(); i += 2) {
+    int const high = nibble(hex[i]);
+    int const low = nibble(hex[i + 1]);
+    if (high < 0 || low < 0) return std::nullopt;
+    digest[static_cast<std::ptrdiff_t>(i / 2)] = static_cast<std::uint8_t>(high * 16 + low);
+  }
+  return digest;
+}
+
 }  // namespace llmpt

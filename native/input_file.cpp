@@ -14,14 +14,17 @@ namespace llmpt {
 namespace {
 
 // O_NONBLOCK: opening a FIFO must fail below, not wait for a writer.
-int Open(std::string const& path) { return open(path.c_str(), O_RDONLY | O_CLOEXEC | O_NONBLOCK); }
+int Open(std::string const& path, LastLink link) {
+  int const flags = O_RDONLY | O_CLOEXEC | O_NONBLOCK;
+  return open(path.c_str(), link == LastLink::kRefused ? flags | O_NOFOLLOW : flags);
+}
 
 lt::error_code SizeChanged() { return lt::errors::mismatching_file_size; }
 
 }  // namespace
 
-InputFile::InputFile(std::string operation, std::string path)
-    : operation_(std::move(operation)), path_(std::move(path)), fd_(Open(path_)) {
+InputFile::InputFile(std::string operation, std::string path, LastLink link)
+    : operation_(std::move(operation)), path_(std::move(path)), fd_(Open(path_, link)) {
   if (fd_ < 0) throw SystemFailure(operation_, errno, path_);
   try {
     size_ = CurrentSize();
@@ -55,8 +58,8 @@ void InputFile::ReadAt(std::int64_t offset, lt::span<char> buffer) const {
   }
 }
 
-void InputFile::RequireSameSize() const {
-  if (CurrentSize() != size_) throw Failure(operation_, SizeChanged(), path_);
+void InputFile::RequireSize(std::int64_t size) const {
+  if (CurrentSize() != size) throw Failure(operation_, SizeChanged(), path_);
 }
 
 }  // namespace llmpt

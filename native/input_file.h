@@ -7,11 +7,14 @@
 
 namespace llmpt {
 
+/// Whether a symbolic link at the end of the path leads to the file, or is a failure.
+enum class LastLink { kFollowed, kRefused };
+
 /// Owns the descriptor. Reading is safe from several threads at once. Every failure names
 /// `operation` and the path.
 class InputFile {
  public:
-  InputFile(std::string operation, std::string path);
+  InputFile(std::string operation, std::string path, LastLink link = LastLink::kFollowed);
   ~InputFile();
   InputFile(InputFile const&) = delete;
   InputFile& operator=(InputFile const&) = delete;
@@ -21,7 +24,9 @@ class InputFile {
   /// Fills `buffer`. @throws Failure when the file ends before.
   void ReadAt(std::int64_t offset, lt::span<char> buffer) const;
   /// @throws Failure when the file has another size than when it was opened.
-  void RequireSameSize() const;
+  void RequireSameSize() const { RequireSize(size_); }
+  /// @throws Failure when the file has another size now.
+  void RequireSize(std::int64_t size) const;
 
  private:
   std::int64_t CurrentSize() const;

@@ -17,12 +17,26 @@ namespace llmpt {
 
 namespace {
 
-// libtorrent's other disk backend takes the process's SIGSEGV and SIGBUS handlers for itself,
+// libtorrent's default disk backend takes the process's SIGSEGV and SIGBUS handlers for itself,
 // without chaining: WebAssembly's out-of-bounds traps would then kill Node instead of throwing.
-lt::session_params ToParams(lt::settings_pack settings) {
+lt::session_params ToParams(lt::settings_pack settings,
+                            std::shared_ptr<WrittenElsewhere> const& elsewhere) {
   lt::session_params params(std::move(settings));
-  params.disk_io_constructor = lt::posix_disk_io_constructor;
+  params.disk_io_constructor =
+      elsewhere ? DiskIoConstructor(elsewhere) : lt::posix_disk_io_constructor;
   return params;
+}
+
+/// Null for libtorrent's posix disk backend.
+std::shared_ptr<WrittenElsewhere> ToElsewhere(Napi::Value options) {
+  std::string backend = "own";
+  if (!options.IsUndefined()) {
+    auto const given = Optional(RequireObject(options, "options"), "diskBackend");
+    if (given) backend = RequireString(*given, "diskBackend");
+  }
+  if (backend == "own") return std::make_shared<WrittenElsewhere>();
+  if (backend == "posix") return nullptr;
+  throw Napi::TypeError::New(options.Env(), "diskBackend must be 'own' or 'posix'");
 }
 
 void AddClass(lt::ip_filter& filter, char const* first, char const* last, lt::peer_class_t id) {
@@ -57,8 +71,17 @@ Napi::Object ToObject(Napi::Env env, Report const& report) {
   if (auto const* status = std::get_if<StatusReport>(&report)) {
     return StatusAlert(env, status->id, status->status);
   }
-  auto const& availability = std::get<AvailabilityReport>(report);
-  return AvailabilityAlert(env, availability.id, availability.counts);
+  if (auto const* finished = std::get_if<PieceReport>(&report)) {
+    return PieceFinishedAlert(env, finished->id, finished->piece);
+  }
+  if (auto const* unfinished = std::get_if<UnfinishedReport>(&report)) {
+    return UnfinishedAlert(env, *unfinished);
+  }
+  if (auto const* availability = std::get_if<AvailabilityReport>(&report)) {
+    return AvailabilityAlert(env, availability->id, availability->counts);
+  }
+  auto const& seen = std::get<PeersReport>(report);
+  return PeersAlert(env, seen.id, seen.peers);
 }
 
 std::uint32_t IdOf(Report const& report) {
@@ -84,9 +107,10 @@ std::vector<Report> Mailbox::Empty() {
 }
 
 SessionCore::SessionCore(std::shared_ptr<Environment> environment, lt::settings_pack settings,
-                         Napi::Function on_alerts)
+                         Napi::Function on_alerts, std::shared_ptr<WrittenElsewhere> elsewhere)
     : environment_(std::move(environment)),
-      session_(std::make_unique<lt::session>(ToParams(std::move(settings)))),
+      elsewhere_(std::move(elsewhere)),
+      session_(std::make_unique<lt::session>(ToParams(std::move(settings), elsewhere_))),
       on_alerts_(Napi::Persistent(on_alerts)) {
   environment_->sessions.insert(this);
 }
@@ -169,7 +193,8 @@ Session::Session(Napi::CallbackInfo const& info)
   Guarded(info.Env(), "Session", [&] {
     lt::settings_pack settings = ToSettings(info[0]);
     Napi::Function const on_alerts = RequireFunction(info[1], "onAlerts");
-    core_ = std::make_shared<SessionCore>(environment_, std::move(settings), on_alerts);
+    core_ = std::make_shared<SessionCore>(environment_, std::move(settings), on_alerts,
+                                          ToElsewhere(info[2]));
   });
   info.This().As<Napi::Object>().TypeTag(&kTag);
   core_->Start();
@@ -190,12 +215,13 @@ Napi::Value Session::ApplySettings(Napi::CallbackInfo const& info) {
 
 Napi::Value Session::AddTorrent(Napi::CallbackInfo const& info) {
   lt::session& session = core_->session();
-  lt::add_torrent_params params = ToAddTorrentParams(info[0], info[1]);
+  auto [params, slices] = ToNewTorrent(info[0], info[1]);
   auto const request =
       static_cast<std::uint32_t>(RequireInteger(info[2], "request", 0, UINT32_MAX));
   std::shared_ptr<PieceLayout const> layout;
   if (params.ti) layout = std::make_shared<PieceLayout const>(*params.ti);
-  params.userdata = ToUserData(core_->torrents.Announce(request, std::move(layout)));
+  params.userdata =
+      ToUserData(core_->torrents.Announce(request, std::move(layout), std::move(slices)));
   session.async_add_torrent(std::move(params));
   return info.Env().Undefined();
 }

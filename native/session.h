@@ -11,12 +11,16 @@
 #include <libtorrent/ip_filter.hpp>
 #include <libtorrent/session.hpp>
 #include <libtorrent/torrent_status.hpp>
+#include <libtorrent/units.hpp>
 #include <memory>
 #include <mutex>
 #include <variant>
 #include <vector>
 
+#include "alerts.h"
+#include "disk_io.h"
 #include "environment.h"
+#include "slice_id_plugin.h"
 #include "torrent_table.h"
 
 namespace llmpt {
@@ -29,7 +33,17 @@ struct AvailabilityReport {
   std::uint32_t id;
   std::vector<int> counts;
 };
-using Report = std::variant<StatusReport, AvailabilityReport>;
+struct PeersReport {
+  std::uint32_t id;
+  std::vector<PeerSight> peers;
+};
+/// A piece that was announced although libtorrent had it.
+struct PieceReport {
+  std::uint32_t id;
+  lt::piece_index_t piece;
+};
+using Report =
+    std::variant<StatusReport, AvailabilityReport, PieceReport, PeersReport, UnfinishedReport>;
 
 class SessionCore;
 
@@ -53,8 +67,9 @@ class Mailbox {
 /// Owns the lt::session. Shared by its `Session` and the `Torrent`s.
 class SessionCore : public std::enable_shared_from_this<SessionCore> {
  public:
+  /// `elsewhere` is null for libtorrent's posix disk backend.
   SessionCore(std::shared_ptr<Environment> environment, lt::settings_pack settings,
-              Napi::Function on_alerts);
+              Napi::Function on_alerts, std::shared_ptr<WrittenElsewhere> elsewhere);
   ~SessionCore();
 
   /// Begins to deliver alerts.
@@ -69,6 +84,8 @@ class SessionCore : public std::enable_shared_from_this<SessionCore> {
   TorrentEntry& RequirePresent(std::uint32_t id);
 
   std::shared_ptr<Mailbox> const& mailbox() const { return mailbox_; }
+  /// Null unless the disk backend is ours.
+  std::shared_ptr<WrittenElsewhere> const& elsewhere() const { return elsewhere_; }
   /// One call of `onAlerts` with all there is.
   void Deliver(Napi::Env env);
 
@@ -77,6 +94,7 @@ class SessionCore : public std::enable_shared_from_this<SessionCore> {
 
  private:
   std::shared_ptr<Environment> environment_;
+  std::shared_ptr<WrittenElsewhere> elsewhere_;
   std::unique_ptr<lt::session> session_;
   Napi::FunctionReference on_alerts_;
   std::shared_ptr<Mailbox> mailbox_;
@@ -88,7 +106,7 @@ class Session : public Napi::ObjectWrap<Session> {
   static constexpr napi_type_tag kTag = {0x3f0c8d53a6f94b1eULL, 0x9d2b7e11c05a48f6ULL};
 
   static Napi::Function Define(Napi::Env env);
-  explicit Session(Napi::CallbackInfo const& info);  // (settings, onAlerts)
+  explicit Session(Napi::CallbackInfo const& info);  // (settings, onAlerts, options)
   ~Session() override;
 
   Napi::Value ApplySettings(Napi::CallbackInfo const& info);

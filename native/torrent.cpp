@@ -1,5 +1,6 @@
 #include "torrent.h"
 
+#include <cerrno>
 #include <cstring>
 #include <libtorrent/extensions.hpp>
 #include <libtorrent/torrent_status.hpp>
@@ -18,9 +19,12 @@ Napi::Function Torrent::Define(Napi::Env env) {
       {
           DescribeMethod<Torrent, &Torrent::PostStatus>("postStatus"),
           DescribeMethod<Torrent, &Torrent::PostPieceAvailability>("postPieceAvailability"),
+          DescribeMethod<Torrent, &Torrent::PostUnfinishedPieces>("postUnfinishedPieces"),
+          DescribeMethod<Torrent, &Torrent::PostPeers>("postPeers"),
           DescribeMethod<Torrent, &Torrent::SetPiecePriority>("setPiecePriority"),
           DescribeMethod<Torrent, &Torrent::SetPiecePriorities>("setPiecePriorities"),
           DescribeMethod<Torrent, &Torrent::AddPiece>("addPiece"),
+          DescribeMethod<Torrent, &Torrent::AnnouncePiece>("announcePiece"),
           DescribeMethod<Torrent, &Torrent::SetPieceDeadline>("setPieceDeadline"),
           DescribeMethod<Torrent, &Torrent::ClearPieceDeadlines>("clearPieceDeadlines"),
           DescribeMethod<Torrent, &Torrent::SaveResumeData>("saveResumeData"),
@@ -90,6 +94,34 @@ Napi::Value Torrent::PostPieceAvailability(Napi::CallbackInfo const& info) {
   return info.Env().Undefined();
 }
 
+Napi::Value Torrent::PostUnfinishedPieces(Napi::CallbackInfo const& info) {
+  Layout();
+  PostQuestion([id = id_, layout = Entry().layout](lt::torrent_handle const& torrent) {
+    UnfinishedReport report{id, {}};
+    for (lt::partial_piece_info const& piece : torrent.get_download_queue()) {
+      UnfinishedPiece unfinished{static_cast<int>(piece.piece_index), {}};
+      // libtorrent counts the padding of a v2 torrent's last piece too; nobody else does.
+      int const blocks = layout->Blocks(unfinished.piece);
+      unfinished.blocks.resize(static_cast<std::size_t>((blocks + 7) / 8));
+      for (int block = 0; block < blocks; ++block) {
+        if (piece.blocks[block].state != lt::block_info::finished) continue;
+        unfinished.blocks[static_cast<std::size_t>(block / 8)] |=
+            static_cast<std::uint8_t>(0x80 >> (block % 8));
+      }
+      report.pieces.push_back(std::move(unfinished));
+    }
+    return report;
+  });
+  return info.Env().Undefined();
+}
+
+Napi::Value Torrent::PostPeers(Napi::CallbackInfo const& info) {
+  PostQuestion([id = id_, slices = Entry().slices](lt::torrent_handle const&) {
+    return PeersReport{id, slices->Peers()};
+  });
+  return info.Env().Undefined();
+}
+
 Napi::Value Torrent::SetPiecePriority(Napi::CallbackInfo const& info) {
   lt::piece_index_t const piece = RequirePiece(info[0]);
   auto const priority = static_cast<std::uint8_t>(RequireInt(info[1], "priority", 0, 7));
@@ -134,6 +166,28 @@ Napi::Value Torrent::AddPiece(Napi::CallbackInfo const& info) {
   data.resize(padded);
   Handle().add_piece(piece, std::move(data),
                      overwrite ? lt::torrent_handle::overwrite_existing : lt::add_piece_flags_t{});
+  return info.Env().Undefined();
+}
+
+// libtorrent says nothing of a piece it has, so that is said here.
+Napi::Value Torrent::AnnouncePiece(Napi::CallbackInfo const& info) {
+  lt::piece_index_t const piece = RequirePiece(info[0]);
+  if (!core_->elsewhere()) throw SystemFailure("announcePiece", ENOTSUP);
+  int const padded = Layout().PaddedBytes(static_cast<int>(piece));
+  lt::torrent_handle handle = Handle();
+  handle.add_extension([mailbox = core_->mailbox(), elsewhere = core_->elsewhere(), id = id_, piece,
+                        padded](lt::torrent_handle const& torrent, lt::client_data_t) {
+    try {
+      if (torrent.have_piece(piece)) {
+        mailbox->Post(PieceReport{id, piece});
+      } else {
+        elsewhere->Announce(torrent, piece, padded);
+      }
+    } catch (lt::system_error const&) {
+      // The torrent ended meanwhile.
+    }
+    return std::shared_ptr<lt::torrent_plugin>();
+  });
   return info.Env().Undefined();
 }
 

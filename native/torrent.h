@@ -27,9 +27,12 @@ class Torrent : public Napi::ObjectWrap<Torrent> {
 
   Napi::Value PostStatus(Napi::CallbackInfo const& info);
   Napi::Value PostPieceAvailability(Napi::CallbackInfo const& info);
+  Napi::Value PostUnfinishedPieces(Napi::CallbackInfo const& info);
+  Napi::Value PostPeers(Napi::CallbackInfo const& info);
   Napi::Value SetPiecePriority(Napi::CallbackInfo const& info);
   Napi::Value SetPiecePriorities(Napi::CallbackInfo const& info);
   Napi::Value AddPiece(Napi::CallbackInfo const& info);
+  Napi::Value AnnouncePiece(Napi::CallbackInfo const& info);
   Napi::Value SetPieceDeadline(Napi::CallbackInfo const& info);
   Napi::Value ClearPieceDeadlines(Napi::CallbackInfo const& info);
   Napi::Value SaveResumeData(Napi::CallbackInfo const& info);

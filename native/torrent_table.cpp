@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <libtorrent/client_data.hpp>
+#include <libtorrent/disk_interface.hpp>
 #include <libtorrent/file_storage.hpp>
 #include <libtorrent/torrent_info.hpp>
 
@@ -30,12 +31,18 @@ int PieceLayout::PaddedBytes(int piece) const {
   return files_->piece_size(lt::piece_index_t(piece));
 }
 
+int PieceLayout::Blocks(int piece) const {
+  return (FileBytes(piece) + lt::default_block_size - 1) / lt::default_block_size;
+}
+
 std::uint32_t TorrentTable::Announce(std::uint32_t request,
-                                     std::shared_ptr<PieceLayout const> layout) {
+                                     std::shared_ptr<PieceLayout const> layout,
+                                     std::shared_ptr<SliceIdPlugin const> slices) {
   std::uint32_t const id = next_id_++;
   TorrentEntry& entry = entries_[id];
   entry.request = request;
   entry.layout = std::move(layout);
+  entry.slices = std::move(slices);
   return id;
 }
 

@@ -9,6 +9,8 @@
 #include <memory>
 #include <optional>
 
+#include "slice_id_plugin.h"
+
 namespace llmpt {
 
 /// What adding a piece needs to know of a torrent, copied out: libtorrent's thread goes on
@@ -20,6 +22,8 @@ struct PieceLayout {
   int FileBytes(int piece) const;
   /// Bytes that libtorrent takes for `piece`.
   int PaddedBytes(int piece) const;
+  /// 16 KiB blocks that hold the bytes of files in `piece`.
+  int Blocks(int piece) const;
 
   int num_pieces;
 
@@ -32,6 +36,8 @@ struct TorrentEntry {
   lt::torrent_handle handle;
   /// Absent before the metadata is known.
   std::shared_ptr<PieceLayout const> layout;
+  /// Only libtorrent's thread may look into it.
+  std::shared_ptr<SliceIdPlugin const> slices;
   enum class Life { kAdding, kPresent, kLeaving } life = Life::kAdding;
   bool deletes_files = false;
 };
@@ -40,7 +46,8 @@ struct TorrentEntry {
 class TorrentTable {
  public:
   /// A torrent that is about to be added. Ids are unique in the session and never reused.
-  std::uint32_t Announce(std::uint32_t request, std::shared_ptr<PieceLayout const> layout);
+  std::uint32_t Announce(std::uint32_t request, std::shared_ptr<PieceLayout const> layout,
+                         std::shared_ptr<SliceIdPlugin const> slices);
   void Present(std::uint32_t id, lt::torrent_handle const& handle);
   void Forget(std::uint32_t id);
 

@@ -34,6 +34,12 @@ const systemPackages = [
   { name: 'aria2', usedBy: ['test'], works: () => runs('aria2c', '--version') },
   { name: 'rtorrent', usedBy: ['test'], works: () => runs('rtorrent', '-h') },
   { name: 'python3-libtorrent', usedBy: ['test'], works: () => runs('python3', '-c', 'import libtorrent') },
+  { name: 'openssl', usedBy: ['test'], works: () => runs('openssl', 'version') },
+  {
+    name: 'python3-filelock',
+    usedBy: ['test'],
+    works: () => runs('/usr/bin/python3', '-c', 'import filelock'),
+  },
   { name: 'clang-format', usedBy: ['check'], works: () => runs('clang-format', '--version') },
 ]
 

@@ -18,7 +18,7 @@ import type { TorrentFinder } from './transfer/find-torrent.ts'
 import type { RacePolicy } from './transfer/plan.ts'
 import { addBytes, noBytes, type ProgressListener, ProgressTally } from './transfer/progress.ts'
 import { fetchOrder, forEachBounded, selectFiles } from './transfer/snapshot.ts'
-import { type OfferedFile, SharedFile } from './transfer/stream-file.ts'
+import { type BringEvents, type OfferedFile, SharedFiles } from './transfer/stream-file.ts'
 import { isBlob } from './transfer/verify.ts'
 import {
   asCommit,
@@ -105,6 +105,7 @@ export class Client implements AsyncDisposable {
   readonly config: Config
   readonly #parts: Parts
   readonly #life = new AbortController()
+  readonly #shared = new SharedFiles()
   /** Until then the hook does not ask the trackers, which have just been too slow. */
   #silentUntilMs = 0
 
@@ -149,7 +150,7 @@ export class Client implements AsyncDisposable {
     try {
       const file = await fileMetadata(hub, ref, { signal })
       const call = this.#newCall(hub, place, ref.revision, [file], signal, options)
-      return await this.#fetch(file, call, file.location)
+      return await this.#fetch(file, call, { location: file.location })
     } catch (error) {
       const commit = asCommit(ref.revision)
       if (commit !== undefined && (error as { hubCode?: unknown }).hubCode === 'EntryNotFound') {
@@ -239,29 +240,40 @@ export class Client implements AsyncDisposable {
     }
   }
 
-  async #fetch(file: HubFile, call: Call, location?: string): Promise<DownloadedFile> {
+  async #fetch(
+    file: HubFile,
+    call: Call,
+    how: { location?: string | undefined; events?: BringEvents } = {},
+  ): Promise<DownloadedFile> {
     const { place } = call
+    const { location, events } = how
+    const willSeed = call.seedForMs > 0 && this.#parts.swarm() !== undefined
     const fetched = await fetchFile(
       {
         file,
         place,
         source: new FileSource(call.hub, file, { location }),
-        mayShare: () => call.hub.visibility.isPublic(file, { signal: call.signal }),
+        mayShare: (signal) => call.hub.visibility.isPublic(file, { signal }),
+        torrentFor: willSeed ? { announceUrls: this.#parts.announceUrls } : undefined,
         signal: call.signal,
-        onProgress: (phase, progress) => call.tally.update(file.path, phase, progress),
+        onLive: events && ((live) => events.onLive(live)),
+        onProgress: (phase, progress) => {
+          if (phase === 'waiting') events?.onElsewhere()
+          call.tally.update(file.path, phase, progress)
+        },
       },
       this.#parts.downloadDeps(call.finder),
     )
-    call.tally.finish(file.path, fetched.bytes)
     const path = await this.#name(file, fetched, call)
     await this.#giveBack(file, path, fetched, call)
     const { commit, etag, sizeBytes } = file
     return { path, commit, etag, sizeBytes, infoHash: fetched.infoHash, bytes: fetched.bytes }
   }
 
-  /** The content's name in the repository, and what its revision is. */
+  /** The content's name in the repository, and what its revision is. Nobody owns its torrent yet. */
   async #name(file: HubFile, fetched: FetchedFile, call: Call): Promise<string> {
     try {
+      call.tally.finish(file.path, fetched.bytes)
       const path = await call.place.settle(file, fetched.isNew)
       if (call.revision !== undefined) await call.place.noteRevision(file, call.revision, file.commit)
       return path
@@ -288,6 +300,7 @@ export class Client implements AsyncDisposable {
         label: labelOf(file),
         forMs: call.seedForMs,
         joined: torrent,
+        made: fetched.made,
         // What was there before this call was verified by whoever brought it, if at all.
         check: fetched.isNew ? undefined : async (signal) => await isBlob(path, file, { addon, signal }),
       })
@@ -350,26 +363,32 @@ export class Client implements AsyncDisposable {
 
   /**
    * Answers a file from the cache or from the swarm; `undefined` when neither has it, within `deadlineMs`.
-   * Nothing is transferred before the first range is opened, and nothing is handed out before the whole file
-   * has been verified.
+   * Nothing is transferred before the first range is opened. Ranges flow while the file grows; see `LiveFile` for what
+   * is let out when.
    */
   offer(file: HubFile, context: OfferContext): Promise<OfferedFile | undefined> {
     return keepingProcessAlive(() => this.#offer(file, context))
   }
 
   async #offer(file: HubFile, context: OfferContext): Promise<OfferedFile | undefined> {
-    const hub = this.#parts.access(context.endpoint, context.token)
-    const place = this.#parts.place(undefined)
-    const offered = new SharedFile((signal) =>
-      keepingProcessAlive(() => this.#fetchForHook(file, hub, place, signal)),
-    )
     if (file.sizeBytes < this.config.smallFileBytes) return undefined
-    if ((await place.has(file)) !== undefined) return offered
-    if (this.#parts.swarm() === undefined || this.#isPeek(context.range) || Date.now() < this.#silentUntilMs)
-      return undefined
+    const place = this.#parts.place(undefined)
+    const isCached = (await place.has(file)) !== undefined
+    const key = JSON.stringify([context.endpoint, context.token ?? null, file])
+    const offered = this.#shared.offer(key, {
+      sizeBytes: file.sizeBytes,
+      isCached,
+      bring: (signal, events) =>
+        keepingProcessAlive(() => this.#fetchForHook(file, context, place, signal, events)),
+    })
+    if (isCached) return offered
+    if (this.#parts.swarm() === undefined) return undefined
+    if (this.#isPeek(context.range)) return this.#shared.hasNow(key, context.range) ? offered : undefined
+    if (Date.now() < this.#silentUntilMs) return undefined
     const deadline = AbortSignal.timeout(context.deadlineMs)
     try {
-      if (!(await hub.visibility.isPublic(file, { signal: deadline }))) return undefined
+      const { visibility } = this.#parts.access(context.endpoint, context.token)
+      if (!(await visibility.isPublic(file, { signal: deadline }))) return undefined
       return (await this.#parts.finder()?.knows(file, deadline)) ? offered : undefined
     } catch (error) {
       if (!deadline.aborted) throw error
@@ -380,18 +399,27 @@ export class Client implements AsyncDisposable {
   }
 
   /**
-   * Whether somebody only wants to look into a file, such as at the header of a safetensors file: answers wait for the
-   * whole file, which is more than they asked for. The first byte alone is a probe, after which more is asked for.
+   * Whether somebody only wants to look into a file, such as at the header of a safetensors file. The Hub answers that
+   * with one small request, sooner than any swarm, and a look is no reason to download the file: it is answered from
+   * here only when a download that others began has those bytes already. The first byte alone is a probe, after which
+   * more is asked for.
    */
   #isPeek({ start, end }: OfferContext['range']): boolean {
     const isProbe = start === 0 && end === 1
     return !isProbe && end - start < this.config.smallFileBytes
   }
 
-  async #fetchForHook(file: HubFile, hub: Access, place: Place, signal: AbortSignal): Promise<string> {
+  async #fetchForHook(
+    file: HubFile,
+    context: OfferContext,
+    place: Place,
+    signal: AbortSignal,
+    events: BringEvents,
+  ): Promise<string> {
     return await this.#whileOpen(signal, async (both) => {
+      const hub = this.#parts.access(context.endpoint, context.token)
       const call = this.#newCall(hub, place, undefined, [file], both, {})
-      return (await this.#fetch(file, call)).path
+      return (await this.#fetch(file, call, { events })).path
     })
   }
 

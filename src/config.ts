@@ -32,7 +32,10 @@ export interface Config {
   readonly trackers: readonly string[]
   /** How long the swarm may hold a download up in all, when there is no HTTP to fall back on. `HF_P2P_TIMEOUT`, seconds. */
   readonly timeoutMs: number
-  /** How long HTTP waits for the first bytes of a swarm in which peers are known to be. `HF_P2P_HEAD_START`, seconds. */
+  /**
+   * How long HTTP waits for the first bytes of a swarm in which peers are known to be, and then leaves it alone unless
+   * it is slow: spares the Hub, may cost time. `HF_P2P_HEAD_START`, seconds. 0: both at once.
+   */
   readonly headStartMs: number
   /** Interfaces to listen on, `host:port`; port 0 picks one. `HF_P2P_PORT` sets the port. */
   readonly listen: readonly string[]
@@ -40,6 +43,8 @@ export interface Config {
   readonly peers: readonly PeerAddress[]
   /** uTP besides TCP. Off by default: it is several times slower on fast links. `HF_P2P_DISABLE_UTP=0` turns it on. */
   readonly utp: boolean
+  /** Who reads and writes the files of torrents: our own disk backend, or libtorrent's. `HF_P2P_DISK_BACKEND`. */
+  readonly diskBackend: 'own' | 'posix'
   /** Files below this size go over HTTP first: a swarm needs longer to its first byte than they take. */
   readonly smallFileBytes: number
   /** 0 means no limit. */
@@ -89,10 +94,11 @@ export function getConfig(options: ConfigOptions = {}, env: Environment = proces
     http: options.http ?? truth(env['HF_P2P_WEBSEED'], true),
     trackers: trackers.map((url) => httpOrigin('tracker', url)),
     timeoutMs: options.timeoutMs ?? seconds('HF_P2P_TIMEOUT', env['HF_P2P_TIMEOUT'], 300),
-    headStartMs: options.headStartMs ?? seconds('HF_P2P_HEAD_START', env['HF_P2P_HEAD_START'], 1.5),
+    headStartMs: options.headStartMs ?? seconds('HF_P2P_HEAD_START', env['HF_P2P_HEAD_START'], 0, true),
     listen: options.listen ?? [`0.0.0.0:${port}`, `[::]:${port}`],
     peers: (options.peers ?? []).map(checkedPeer),
     utp: options.utp ?? !truth(env['HF_P2P_DISABLE_UTP'], true),
+    diskBackend: diskBackend(options.diskBackend ?? (env['HF_P2P_DISK_BACKEND'] || 'own')),
     smallFileBytes: options.smallFileBytes ?? mebibyte,
     maxDownloadBytesPerSecond: options.maxDownloadBytesPerSecond ?? 0,
     maxUploadBytesPerSecond: options.maxUploadBytesPerSecond ?? defaultMaxUploadBytesPerSecond,
@@ -121,6 +127,11 @@ function checkedPeer(peer: PeerAddress): PeerAddress {
   return peer
 }
 
+function diskBackend(text: string): Config['diskBackend'] {
+  if (text === 'own' || text === 'posix') return text
+  throw new ConfigError(`disk backend "${text}" (HF_P2P_DISK_BACKEND) is neither "own" nor "posix"`)
+}
+
 function httpOrigin(what: string, text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url?.protocol !== 'http:' && url?.protocol !== 'https:') {
@@ -143,10 +154,11 @@ function truth(text: string | undefined, fallback: boolean): boolean {
   return ['1', 'true', 'yes', 'on'].includes(text.toLowerCase())
 }
 
-function seconds(name: string, text: string | undefined, fallback: number): number {
+function seconds(name: string, text: string | undefined, fallback: number, mayBeZero = false): number {
   if (text === undefined || text === '') return fallback * 1000
   const value = Number(text)
-  if (!(value > 0)) throw new ConfigError(`${name}="${text}" is not a number of seconds above 0`)
+  if (!(value > 0) && !(mayBeZero && value === 0))
+    throw new ConfigError(`${name}="${text}" is not a number of seconds${mayBeZero ? '' : ' above 0'}`)
   return value * 1000
 }
 

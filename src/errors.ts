@@ -98,16 +98,24 @@ export class HubError extends LlmptError {
   readonly status: number | undefined
   /** The Hub's own `X-Error-Code`, such as `RepoNotFound`, `GatedRepo`, `RevisionNotFound`, `EntryNotFound`. */
   readonly hubCode: string | undefined
+  /** How long the server wants to be left alone, in ms from when this was thrown, or `undefined` when it did not say. */
+  readonly retryAfterMs: number | undefined
 
   constructor(
     message: string,
-    details: { url: string; status?: number | undefined; hubCode?: string | undefined },
+    details: {
+      url: string
+      status?: number | undefined
+      hubCode?: string | undefined
+      retryAfterMs?: number | undefined
+    },
     options?: ErrorOptions,
   ) {
     super('ERR_LLMPT_HUB', message, options)
     this.url = details.url
     this.status = details.status
     this.hubCode = details.hubCode
+    this.retryAfterMs = details.retryAfterMs
   }
 }
 

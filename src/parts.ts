@@ -12,6 +12,7 @@ import { Visibility } from './hub/visibility.ts'
 import type { NativeAddon } from './native/binding.ts'
 import { tryLock, unlock } from './native/file-lock.ts'
 import { loadAddon } from './native/load.ts'
+import { keepTorrent } from './seeding/publish.ts'
 import { Seeder } from './seeding/seeder.ts'
 import { TorrentStore } from './seeding/torrent-store.ts'
 import { Swarm } from './swarm/swarm.ts'
@@ -20,6 +21,7 @@ import { TrackerSet } from './tracker/tracker-set.ts'
 import { CondemnedTorrents } from './transfer/condemned.ts'
 import type { DownloadDeps } from './transfer/download.ts'
 import { TorrentFinder } from './transfer/find-torrent.ts'
+import { removeJournal, sweepJournals } from './transfer/journal.ts'
 import { defaultRacePolicy, type RacePolicy } from './transfer/plan.ts'
 
 /** A Hub as somebody with one token sees it. */
@@ -36,12 +38,15 @@ export class Parts {
   #token: Promise<string | undefined> | undefined
   #swarm: Swarm | undefined
   #seeder: Seeder | undefined
+  readonly #store: TorrentStore
+  #hasTidied = false
   #closing: Promise<void> | undefined
 
   constructor(config: Config, policy: Partial<RacePolicy> = {}) {
     this.config = config
     this.#policy = { ...defaultRacePolicy, headStartMs: config.headStartMs, ...policy }
     this.#condemned = new CondemnedTorrents(config.stateDir)
+    this.#store = new TorrentStore(config.stateDir)
     this.#trackers = config.trackers.map((url) => new TrackerClient({ url }))
     this.#trackerSet = new TrackerSet(this.#trackers)
   }
@@ -85,7 +90,7 @@ export class Parts {
     this.#seeder ??= new Seeder({
       addon,
       swarm,
-      store: new TorrentStore(this.config.stateDir),
+      store: this.#store,
       trackers: this.#trackers,
       // Hashing for others must leave room for whoever we are a guest of.
       threads: Math.max(1, availableParallelism() - 1),
@@ -98,6 +103,11 @@ export class Parts {
     return this.#seeder
   }
 
+  /** Where torrents that are made here announce. */
+  get announceUrls(): readonly string[] {
+    return this.#trackers.map((tracker) => tracker.announceUrl)
+  }
+
   /** Looks for torrents during one call. */
   finder(): TorrentFinder | undefined {
     if (this.swarm() === undefined) return undefined
@@ -105,6 +115,7 @@ export class Parts {
       trackers: this.#trackerSet,
       condemned: this.#condemned,
       peers: this.config.peers,
+      isKnown: async (blob, infoHash) => (await this.#store.load(blob))?.infoHash === infoHash,
     })
   }
 
@@ -114,7 +125,10 @@ export class Parts {
       tryLock: (fd: number) => tryLock(addon, fd),
       unlock: (fd: number) => unlock(addon, fd),
     }
-    const deps = { locks, ...(!this.config.symlinks && { symlinks: false }) }
+    const onSwept = (partialPath: string): Promise<void> => removeJournal(this.config.stateDir, partialPath)
+    const deps = { locks, onSwept, ...(!this.config.symlinks && { symlinks: false }) }
+    if (!this.#hasTidied) sweepJournals(this.config.stateDir)
+    this.#hasTidied = true
     return localDir === undefined ? cachePlace(this.config.cacheDir, deps) : localPlace(localDir, deps)
   }
 
@@ -131,6 +145,7 @@ export class Parts {
       timeoutMs,
       canUseHttp: http,
       offline,
+      onTied: (file, offer) => keepTorrent(file, offer, { store: this.#store }),
     }
   }
 

@@ -4,7 +4,6 @@ import { describe, expect, test } from 'vitest'
 import { startHub } from '../src/demo/hub.ts'
 import { TrackerClient } from '../src/tracker/client.ts'
 import { startTracker } from '../src/tracker/server/main.ts'
-import { SharedFile } from '../src/transfer/stream-file.ts'
 import { checkCacheContract } from './support/cache-contract.ts'
 import { sha256Of } from './support/digest.ts'
 import { temporaryDirectory } from './support/temp-dir.ts'
@@ -228,45 +227,4 @@ test('closing ends what is under way, with an abort', async () => {
   await user.client.close()
   await refused
   await expect(user.client.downloadFile(hub.ref('config.json'))).rejects.toMatchObject({ name: 'AbortError' })
-})
-
-describe('a file shared by readers', () => {
-  function sharedFile() {
-    let gaveUp = (_reason: unknown): void => {}
-    const aborted = new Promise((resolve) => {
-      gaveUp = resolve
-    })
-    const shared = new SharedFile(
-      (signal) =>
-        new Promise((_resolve, reject) => {
-          signal.addEventListener('abort', () => {
-            gaveUp(signal.reason)
-            reject(signal.reason)
-          })
-        }),
-    )
-    return { shared, aborted }
-  }
-
-  test('is given up when its last reader aborts', async () => {
-    const { shared, aborted } = sharedFile()
-    const [one, two] = [new AbortController(), new AbortController()]
-    const first = shared.open({ start: 0, end: 9 }, one.signal).getReader().read()
-    const second = shared.open({ start: 0, end: 9 }, two.signal).getReader().read()
-    one.abort(new RangeError('one'))
-    await expect(first).rejects.toThrow('one')
-    two.abort(new RangeError('two'))
-    await expect(second).rejects.toThrow('two')
-    expect(await aborted).toEqual(new RangeError('two'))
-  })
-
-  test('is given up when its last reader cancels', async () => {
-    const { shared, aborted } = sharedFile()
-    const reader = shared.open({ start: 0, end: 9 }, undefined).getReader()
-    const pending = reader.read()
-    await new Promise((resolve) => setImmediate(resolve))
-    await reader.cancel(new RangeError('no more'))
-    expect(await pending).toEqual({ done: true, value: undefined })
-    expect(await aborted).toEqual(new RangeError('no more'))
-  })
 })

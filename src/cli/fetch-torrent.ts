@@ -4,16 +4,17 @@
  */
 import { mkdir, rm, stat } from 'node:fs/promises'
 import { join } from 'node:path'
-import { hasPiece, type TorrentStatus } from '../native/alerts.ts'
+import { hasPiece, type TorrentStatus, type UnfinishedPiece } from '../native/alerts.ts'
 import type { Torrent } from '../native/session.ts'
 import type { Swarm, TorrentOffer } from '../swarm/swarm.ts'
 import { settledStatus, statusWhen } from '../swarm/torrent-status.ts'
 import type { RangeOpener } from '../transfer/http-leg.ts'
+import { Journal } from '../transfer/journal.ts'
 import { PartialFile } from '../transfer/partial-file.ts'
 import { PieceMap } from '../transfer/piece-map.ts'
 import { defaultRacePolicy } from '../transfer/plan.ts'
 import { noBytes } from '../transfer/progress.ts'
-import { race, type TransferProgress } from '../transfer/race.ts'
+import { type ByteListener, race, type TransferProgress } from '../transfer/race.ts'
 import type { BytesBySource } from '../values.ts'
 import { CommandError } from './command.ts'
 import type { Output } from './output.ts'
@@ -27,6 +28,8 @@ export interface FetchOptions {
   readonly open: RangeOpener | undefined
   /** How long nothing at all may happen. */
   readonly patienceMs: number
+  /** Our own state folder, for what an interrupted attempt left. */
+  readonly stateDir: string
   readonly out: Output
   readonly signal: AbortSignal
   readonly onProgress: (progress: TransferProgress) => void
@@ -64,7 +67,9 @@ class SingleFileFetch {
   readonly #path: string
   readonly #partialPath: string
   readonly #offer: TorrentOffer
+  readonly #journal: Journal
   #map: PieceMap
+  #unfinished: readonly UnfinishedPiece[] = []
   #bytes = noBytes()
 
   constructor(options: FetchOptions, path: string) {
@@ -73,11 +78,20 @@ class SingleFileFetch {
     this.#path = path
     this.#partialPath = `${path}.llmpt.incomplete`
     this.#offer = offerOf(options.source)
+    this.#journal = new Journal(options.stateDir, this.#partialPath, this.#offer.infoHash)
     this.#map = new PieceMap(metainfo.totalBytes, metainfo.pieceLength)
   }
 
   async run(): Promise<FetchedTorrent> {
-    if (((await sizeOf(this.#partialPath)) ?? 0) > 0) await this.#check()
+    try {
+      return await this.#run()
+    } finally {
+      this.#journal.close()
+    }
+  }
+
+  async #run(): Promise<FetchedTorrent> {
+    await this.#resume()
     let { open } = this.#options
     for (let attempt = 1; attempt <= maxAttempts; attempt++) {
       const torrent = await this.#race(open)
@@ -90,28 +104,41 @@ class SingleFileFetch {
     throw new CommandError(`${this.#path} cannot be completed: pieces that were right turn out wrong on disk`)
   }
 
+  /** What is there, by the journal of whoever left it, or else by what the torrent finds right. */
+  async #resume(): Promise<void> {
+    const size = (await sizeOf(this.#partialPath)) ?? 0
+    const left = await this.#journal.load(this.#map.sizeBytes, this.#map.pieceLength)
+    if (left !== undefined && size >= left.endBytes) {
+      this.#map = left.map
+      this.#unfinished = left.unfinished
+      const { http, p2p } = this.#map.bytes()
+      this.#bytes = { ...noBytes(), cache: http + p2p }
+    } else if (size > 0) await this.#check()
+  }
+
   /** @returns The torrent, when libtorrent says that every piece is right. */
   async #race(open: RangeOpener | undefined): Promise<Torrent | undefined> {
     const { swarm, signal, patienceMs, source } = this.#options
     const before = this.#bytes
     await using file = await PartialFile.open(this.#partialPath, true)
     let isContradicted = false
-    const { leg } = await race({
+    const unfinished = this.#unfinished
+    this.#unfinished = []
+    this.#journal.begin(this.#map, unfinished)
+    const { leg, isMixed } = await race({
       map: this.#map,
+      unfinished,
       file,
       open,
       swarm,
       findTorrent: async () => this.#offer,
       http:
-        open === undefined
-          ? 'never'
-          : source.metainfo.totalBytes < smallFileBytes
-            ? 'at-once'
-            : 'after-head-start',
+        open === undefined ? 'never' : source.metainfo.totalBytes < smallFileBytes ? 'at-once' : 'with-swarm',
       swarmStart: 'at-once',
       policy: defaultRacePolicy,
       patienceMs,
       signal,
+      listener: this.#listener(),
       onCondemned: async () => {
         isContradicted = true
       },
@@ -130,8 +157,11 @@ class SingleFileFetch {
       await leg?.leave()
       return undefined
     }
+    // libtorrent hashed what peers sent, before HTTP wrote it once more: there is no other digest to tell the difference.
+    if (isMixed) await leg?.leave()
     // HTTP may have been done before libtorrent was: then it looks at the file now.
-    const torrent = leg?.release() ?? (await this.#join())
+    const torrent = isMixed || leg === undefined ? await this.#join() : leg.release()
+    await settledStatus(torrent, signal)
     const status = await statusWhen(
       torrent,
       AbortSignal.any([signal, AbortSignal.timeout(confirmMs)]),
@@ -152,9 +182,11 @@ class SingleFileFetch {
     try {
       const { pieces } = await settledStatus(torrent, this.#options.signal)
       const { sizeBytes, pieceLength } = this.#map
-      const sources = this.#map.toBytes()
-      const right = sources.map((source, piece) => (hasPiece(pieces, piece) ? source || 2 : 0))
-      this.#map = new PieceMap(sizeBytes, pieceLength, right)
+      const before = this.#map
+      this.#map = new PieceMap(sizeBytes, pieceLength)
+      for (let piece = 0; piece < before.count; piece++) {
+        if (hasPiece(pieces, piece)) this.#map.mark(piece, before.sourceOf(piece) ?? 'p2p')
+      }
       const { http, p2p } = this.#map.bytes()
       // On the first look, all of it was there before; later, keep to what was counted.
       if (this.#bytes.http + this.#bytes.p2p === 0) this.#bytes = { ...noBytes(), cache: http + p2p }
@@ -169,6 +201,17 @@ class SingleFileFetch {
     }
   }
 
+  /** Nobody reads along: the torrent itself says which bytes are right, and libtorrent at the end that all are. */
+  #listener(): ByteListener {
+    return {
+      piece: (piece, source) => this.#journal.piece(piece, source),
+      written: ({ start, end }) => this.#journal.written(start, end),
+      takenBack: (piece) => this.#journal.takenBack(piece),
+      unfinished: (pieces) => this.#journal.unfinished(pieces),
+      final: () => {},
+    }
+  }
+
   async #join(): Promise<Torrent> {
     const torrent = await this.#options.swarm.join(this.#offer, { path: this.#partialPath, mode: 'download' })
     if (torrent === undefined) throw new TypeError('the torrent is in this session twice')
@@ -178,7 +221,8 @@ class SingleFileFetch {
   async #finish(torrent: Torrent): Promise<FetchedTorrent> {
     // Through libtorrent, so that it goes on giving from the new name.
     await torrent.renameFile(0, this.#path)
-    const httpPieces = this.#map.toBytes().filter((source) => source === 1).length
+    await this.#journal.remove()
+    const httpPieces = [...this.#map.present()].filter((piece) => this.#map.sourceOf(piece) === 'http').length
     return { path: this.#path, bytes: this.#bytes, httpPieces, torrent }
   }
 }
@@ -235,7 +279,16 @@ export async function removeEmptyPartial(folder: string, name: string): Promise<
 
 function offerOf({ torrentFile, metainfo, announceUrls, peers }: TorrentSource): TorrentOffer {
   const { infoHash, pieceLength } = metainfo
-  return { infoHash, torrentFile, pieceLength, announceUrls, peers, isPromising: peers.length > 0 }
+  return {
+    infoHash,
+    torrentFile,
+    pieceLength,
+    announceUrls,
+    peers,
+    isPromising: peers.length > 0,
+    mayBeCrowd: peers.length + announceUrls.length > 0,
+    isTied: true,
+  }
 }
 
 function isComplete({ isSeeding }: TorrentStatus): boolean {

@@ -37,6 +37,8 @@ export function progressLine(progress: DownloadProgress): string {
   const parts = [`${percent(done, sizeBytes)} of ${formatBytes(sizeBytes)}`]
   const rate = httpRate + p2pRate
   if (active.length > 0 && active.every(({ phase }) => phase === 'verifying')) parts.push('verifying')
+  else if (active.length > 0 && active.every(({ phase }) => phase === 'waiting'))
+    parts.push('waiting for another process')
   else if (rate > 0 && done < sizeBytes) parts.push(`${formatTime(((sizeBytes - done) / rate) * 1000)} left`)
   if (files.total > 1) parts.push(`${files.done} of ${files.total} files`)
   const fetched = bytes.p2p + bytes.http
@@ -56,7 +58,9 @@ export function fileLine(file: DownloadProgress['active'][number]): string {
   const what =
     phase === 'verifying'
       ? 'verifying'
-      : `${percent(done, progress.sizeBytes)} of ${formatBytes(progress.sizeBytes)}`
+      : phase === 'waiting'
+        ? `another process has ${percent(done, progress.sizeBytes)} of ${formatBytes(progress.sizeBytes)}`
+        : `${percent(done, progress.sizeBytes)} of ${formatBytes(progress.sizeBytes)}`
   return `${printable(path)}: ${what}`
 }
 

@@ -17,13 +17,13 @@ export function openUrls(http: HubHttp, urls: readonly string[], sizeBytes: numb
     line.splice(line.indexOf(url), 1)
     line.push(url)
   }
-  return async ({ start, end, signal }) => {
+  return async ({ start, end, signal, onStart, onWait }) => {
     let failure: unknown
     for (const url of [...line]) {
       try {
-        const response = await openRange(http, url, start, end, signal)
+        const response = await openRange(http, url, { start, end, signal, onStart, onWait })
         const at = startOf(response, url, start, sizeBytes)
-        return { start: at, stream: watched(response.body, () => demote(url)) }
+        return { start: at, batches: watched(response.batches, () => demote(url)) }
       } catch (error) {
         if (signal.aborted) throw error
         failure = error
@@ -37,9 +37,7 @@ export function openUrls(http: HubHttp, urls: readonly string[], sizeBytes: numb
 async function openRange(
   http: HubHttp,
   url: string,
-  start: number,
-  end: number,
-  signal: AbortSignal,
+  { start, end, signal, onStart, onWait }: Parameters<RangeOpener>[0],
 ): Promise<HubResponse> {
   const { response } = await ask(
     { http, endpoint: new URL(url).origin },
@@ -50,6 +48,8 @@ async function openRange(
       subject: { repoType: 'model', repo: 'none', revision: '' },
       headers: { range: `bytes=${start}-${end - 1}` },
       signal,
+      onStart,
+      onWait,
       leaveOrigin: true,
       isContent: true,
       retries: 0,
@@ -80,9 +80,12 @@ function startOf(response: HubResponse, url: string, start: number, sizeBytes: n
   return status === 206 ? start : 0
 }
 
-async function* watched(body: AsyncIterable<Uint8Array>, onFailure: () => void): AsyncGenerator<Uint8Array> {
+async function* watched(
+  batches: AsyncIterable<Uint8Array[]>,
+  onFailure: () => void,
+): AsyncGenerator<Uint8Array[]> {
   try {
-    yield* body
+    yield* batches
   } catch (error) {
     onFailure()
     throw error instanceof Error ? error : new Error(messageOf(error))

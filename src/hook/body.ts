@@ -3,14 +3,24 @@
  * bytes or with an error, and that the caller's signal ends at once. Nothing is opened before it is read.
  */
 import type { ReadableStreamDefaultReader, UnderlyingByteSource } from 'node:stream/web'
+import { IntegrityError } from '../errors.ts'
+import type { ContentCheck } from './content-check.ts'
 
 /** Where a body's bytes come from. */
 export interface BodySource {
   /** Exact length in bytes. */
   readonly length: number
   open(): ReadableStream<Uint8Array>
-  /** The same bytes from elsewhere, when the first source failed before it gave any. */
-  openAfter(error: unknown): Promise<ReadableStream<Uint8Array>>
+  /**
+   * The rest from elsewhere, when the first source failed after it gave `received` bytes. The stream begins with the
+   * byte at `start`, which is at most `received`.
+   */
+  openAfter(error: unknown, received: number): Promise<{ start: number; stream: ReadableStream<Uint8Array> }>
+  /**
+   * Looks at all bytes before they are handed over. What it does not find right does not end: the last ones are kept
+   * back. It sees what the caller gets, whichever source it came from and whatever became of that source meanwhile.
+   */
+  readonly check: ContentCheck | undefined
   readonly signal: AbortSignal | undefined
 }
 
@@ -28,6 +38,9 @@ class Body {
   #reader: ReadableStreamDefaultReader<Uint8Array> | undefined
   #controller: Controller | undefined
   #received = 0
+  /** Bytes that the second source gives once more. */
+  #repeated = 0
+  #isRescued = false
   #isOver = false
 
   constructor(source: BodySource) {
@@ -59,15 +72,25 @@ class Body {
   /** The next bytes, never none; `undefined` at the right end. */
   async #read(): Promise<Uint8Array | undefined> {
     for (;;) {
-      const chunk = await this.#readOrRescue()
+      const chunk = this.#withoutRepeated(await this.#readOrRescue())
       if (chunk?.length === 0) continue
       this.#received += chunk?.length ?? 0
-      const { length } = this.#source
+      const { length, check } = this.#source
       if (chunk === undefined ? this.#received < length : this.#received > length) {
         throw new Error(`the file has ${length} bytes to give, and its source gave ${this.#received}`)
       }
+      if (chunk !== undefined) check?.update(chunk)
+      if (chunk !== undefined && this.#received === length && check?.isRight() === false) {
+        throw new IntegrityError('the bytes handed over are not those that the etag promises')
+      }
       return chunk
     }
+  }
+
+  #withoutRepeated(chunk: Uint8Array | undefined): Uint8Array | undefined {
+    const known = Math.min(this.#repeated, chunk?.length ?? 0)
+    this.#repeated -= known
+    return known === 0 ? chunk : chunk?.subarray(known)
   }
 
   async #readOrRescue(): Promise<Uint8Array | undefined> {
@@ -75,13 +98,15 @@ class Body {
       this.#reader ??= this.#source.open().getReader()
       return await next(this.#reader)
     } catch (error) {
-      if (this.#received > 0 || this.#isOver) throw error
-      const other = await this.#source.openAfter(error)
+      if (this.#isRescued || this.#isOver) throw error
+      this.#isRescued = true
+      const { start, stream } = await this.#source.openAfter(error, this.#received)
       if (this.#isOver) {
-        await other.cancel()
+        await stream.cancel()
         return undefined
       }
-      this.#reader = other.getReader()
+      this.#repeated = this.#received - start
+      this.#reader = stream.getReader()
       return await next(this.#reader)
     }
   }

@@ -3,6 +3,8 @@ import type { HubFile } from '../values.ts'
 
 /** A file that can be answered without the Hub's storage. */
 export interface OfferedFile {
+  /** Whether it lies in the cache, whose files are taken as they are. Any other is checked as it is handed over. */
+  readonly isCached?: boolean
   /**
    * The bytes `[start, end)`. Nothing starts before the stream is pulled: programs fetch what they never read.
    * Its chunks belong to the reader, who may detach their buffers.

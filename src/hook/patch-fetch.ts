@@ -17,6 +17,7 @@ import {
   looksLikeResolve,
   tokenOf,
 } from './candidate.ts'
+import { ContentCheck } from './content-check.ts'
 import { locationOf, metadataOf } from './identity.ts'
 import type { FetchDeps, OfferedFile } from './offer.ts'
 import { type ByteRange, rangeOf } from './range.ts'
@@ -181,6 +182,7 @@ class HubFetch {
 
   #reply(file: HubFile, range: ByteRange, offered: OfferedFile): Response {
     const { url, signal } = this.#candidate
+    const isWhole = range.start === 0 && range.end === file.sizeBytes
     return reply({
       url,
       file,
@@ -190,32 +192,40 @@ class HubFetch {
         bodyOf({
           length: range.end - range.start,
           open: () => offered.open(range, signal),
-          openAfter: (error) => this.#overHttp(file, range, error),
+          openAfter: (error, received) => this.#overHttp(file, range, error, received),
+          check: isWhole && !offered.isCached ? new ContentCheck(file) : undefined,
           signal,
         }),
     })
   }
 
   /**
-   * The bytes as the caller would have got them without us, pinned to the commit that the answer named. For what
-   * fails on this side only, such as a cache that cannot be written. Wrong content is no reason to try again: the
-   * Hub's own bytes were among those refused.
+   * The bytes from `range.start + received` on, as the caller would have got them without us, pinned to the commit that
+   * the answer named. For what fails on this side only, such as a cache that cannot be written. Wrong content is no
+   * reason to try again: the Hub's own bytes were among those refused, or some of the wrong ones are with the caller.
    */
-  async #overHttp(file: HubFile, range: ByteRange, error: unknown): Promise<ReadableStream<Uint8Array>> {
+  async #overHttp(
+    file: HubFile,
+    range: ByteRange,
+    error: unknown,
+    received: number,
+  ): Promise<{ start: number; stream: ReadableStream<Uint8Array> }> {
     if ((error as { code?: unknown } | null)?.code === 'ERR_LLMPT_INTEGRITY') throw error
-    log.debug(`${file.path} comes from the Hub after all: ${messageOf(error)}`)
+    const from = range.start + received
+    log.debug(`${file.path} comes from the Hub after all, from byte ${from} on: ${messageOf(error)}`)
     const headers = new Headers(this.#candidate.headers)
     // The caller may have asked for a note about where the content is, and has been promised content.
     headers.delete('accept')
-    const isPartial = this.#candidate.range !== undefined
-    const asked = `${range.start}-${range.end - 1}`
-    if (isPartial) headers.set('range', `bytes=${asked}`)
+    const asked = `bytes ${from}-${range.end - 1}/`
+    if (this.#candidate.range !== undefined || received > 0)
+      headers.set('range', `bytes=${from}-${range.end - 1}`)
     const url = resolveUrl(this.#candidate.endpoint, { ...file, revision: file.commit })
     const response = await this.#original(url, { ...this.#candidate.init, headers })
-    const isRight = isPartial
-      ? response.status === 206 && response.headers.get('content-range')?.startsWith(`bytes ${asked}/`)
-      : response.status === 200
-    if (isRight && response.body) return response.body as ReadableStream<Uint8Array>
+    const stream = response.body as ReadableStream<Uint8Array> | null
+    const isPart = response.status === 206 && response.headers.get('content-range')?.startsWith(asked)
+    if (stream && isPart) return { start: received, stream }
+    // All of it, because that was asked for or the server knows no ranges.
+    if (stream && response.status === 200 && this.#candidate.range === undefined) return { start: 0, stream }
     discard(response)
     throw error
   }

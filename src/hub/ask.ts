@@ -4,6 +4,7 @@
  */
 import { HubError } from '../errors.ts'
 import { connectionErrorCode, type HubHttp, type HubResponse, withoutQuery } from './http.ts'
+import { askedPauseMs } from './origin-pauses.ts'
 import { refusal, type Subject } from './refusal.ts'
 
 /** Who asks, and whom. */
@@ -24,6 +25,10 @@ export interface Question {
   /** Whether a redirect to another origin is followed, without the token, or is the answer. */
   readonly leaveOrigin?: boolean | undefined
   readonly isContent?: boolean | undefined
+  /** Called whenever it waits: for a slot, for a pause that was asked for, or before another try. */
+  readonly onWait?: (() => void) | undefined
+  /** Called whenever a request is sent: once per redirect and try. */
+  readonly onStart?: (() => void) | undefined
   /** @defaultValue that of the `HubHttp` */
   readonly retries?: number | undefined
 }
@@ -46,18 +51,21 @@ const retriable = new Set([408, 429, 500, 502, 503, 504])
 export async function ask(hub: HubAccess, question: Question): Promise<Answer> {
   const retries = question.retries ?? hub.http.retries
   for (let attempt = 0; ; attempt++) {
-    let pauseMs: number | undefined
+    let pauseMs = 300 * 2 ** attempt
     try {
       const answer = await followRedirects(hub, question)
       if (!retriable.has(answer.response.status) || attempt >= retries) return answer
-      pauseMs = pauseAfter(answer.response, attempt, hub.http.now())
-      if (pauseMs > hub.http.maxRetryDelayMs) return answer
+      const askedMs = askedPauseMs(answer.response, hub.http.now())
+      if (askedMs !== undefined && askedMs > hub.http.maxRetryDelayMs) return answer
       answer.response.discard()
+      // What the server asks for holds for its whole origin: the next request waits for that by itself.
+      if (askedMs !== undefined) continue
     } catch (error) {
       // A connection that ended is worth a second try; one that timed out has had its time.
       if (attempt >= Math.min(retries, 1) || !endedEarly(error)) throw error
       pauseMs = 200
     }
+    question.onWait?.()
     await pause(hub.http, pauseMs, question.signal)
   }
 }
@@ -73,6 +81,7 @@ export async function askForSuccess(hub: HubAccess, question: Question): Promise
     endpoint: hub.endpoint,
     subject: question.subject,
     hadToken: hub.token !== undefined,
+    nowMs: hub.http.now(),
   })
 }
 
@@ -96,6 +105,8 @@ async function followRedirects(hub: HubAccess, question: Question): Promise<Answ
       },
       signal: question.signal,
       isContent: question.isContent,
+      onWait: question.onWait,
+      onStart: question.onStart,
     })
     if (atHub) remember(linked, response)
     const location = redirectOf(response, url)
@@ -138,18 +149,6 @@ async function pause(http: HubHttp, ms: number, signal: AbortSignal | undefined)
     // A timer that was aborted throws an error of its own; callers know only the signal's reason.
     signal?.throwIfAborted()
   }
-}
-
-/** Milliseconds to wait: as the server asks (`Retry-After`, the `t` of `RateLimit`), else growing. */
-function pauseAfter(response: HubResponse, attempt: number, nowMs: number): number {
-  const asked = response.headers['retry-after']
-  if (asked !== undefined) {
-    const ms = /^\d+$/.test(asked.trim()) ? Number(asked) * 1000 : Date.parse(asked) - nowMs
-    if (Number.isFinite(ms)) return Math.max(0, ms)
-  }
-  const window =
-    response.status === 429 ? /;\s*t=(\d+)/.exec(response.headers['ratelimit'] ?? '')?.[1] : undefined
-  return window === undefined ? 300 * 2 ** attempt : Number(window) * 1000
 }
 
 function endedEarly(error: unknown): boolean {

@@ -1,19 +1,7 @@
 /** Small writes into shared folders: atomic, never through a planted link, and with errors a person can act on. */
 import { randomBytes } from 'node:crypto'
-import {
-  lstat,
-  mkdir,
-  mkdtemp,
-  readdir,
-  readFile,
-  realpath,
-  rename,
-  rm,
-  stat,
-  symlink,
-  writeFile,
-} from 'node:fs/promises'
-import { dirname, join, sep } from 'node:path'
+import { lstat, mkdir, readFile, realpath, rename, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { basename, dirname, join, sep } from 'node:path'
 import { CacheError, LlmptError } from '../errors.ts'
 
 /** Tells backup tools to skip the folder. @see `CACHEDIR_TAG_CONTENT` of huggingface_hub */
@@ -102,7 +90,7 @@ export async function replaceFile(path: string, content: string, tempFolder: str
   }
 }
 
-/** A name for something about to be renamed; `sweep` finds what a crash left. */
+/** A name for something about to be renamed; `partial-sweep.ts` finds what a crash left. */
 export function tempName(folder: string): string {
   return join(folder, `.llmpt-${uniquePart()}.tmp`)
 }
@@ -110,28 +98,6 @@ export function tempName(folder: string): string {
 /** `CACHEDIR.TAG`, when it is not there. A cache works without: failing to write it is no reason to stop. */
 export async function tagFolder(folder: string): Promise<void> {
   await writeFile(join(folder, 'CACHEDIR.TAG'), cachedirTag, { flag: 'wx' }).catch(() => undefined)
-}
-
-const uniqueTemp = /^(?:[0-9a-f]{40}|[0-9a-f]{64})\.[0-9a-f]{8}\.incomplete$/
-const ownTemp = /^\.llmpt-[0-9a-f]{8}\.tmp$/
-const dayMs = 24 * 60 * 60 * 1000
-const swept = new Set<string>()
-
-/**
- * Removes what crashed processes left in `folder`: uniquely named temporaries that nobody has written to for a
- * day. Nobody resumes those. Once per folder and process; failures do not matter.
- */
-export async function sweep(folder: string, now: number = Date.now()): Promise<void> {
-  if (swept.has(folder)) return
-  swept.add(folder)
-  const names = await readdir(folder).catch(() => [])
-  for (const name of names) {
-    if (!uniqueTemp.test(name) && !ownTemp.test(name)) continue
-    const path = join(folder, name)
-    const found = await lstat(path).catch(() => undefined)
-    if (found && !found.isDirectory() && now - found.mtimeMs > dayMs)
-      await rm(path, { force: true }).catch(() => undefined)
-  }
 }
 
 /** The content of a small file, or `undefined`. */
@@ -159,14 +125,15 @@ export async function canLink(folder: string, inside: string): Promise<boolean> 
 const linkable = new Map<string, Promise<boolean>>()
 
 async function probeLinks(inside: string): Promise<boolean> {
-  const folder = await mkdtemp(join(inside, '.llmpt-probe-'))
+  // Names that a sweep finds, should this process die here.
+  const [file, link] = [tempName(inside), tempName(inside)]
   try {
-    await writeFile(join(folder, 'file'), '')
-    await symlink('file', join(folder, 'link'), 'file')
-    return (await stat(join(folder, 'link'))).isFile()
+    await writeFile(file, '')
+    await symlink(basename(file), link, 'file')
+    return (await stat(link)).isFile()
   } catch {
     return false
   } finally {
-    await rm(folder, { recursive: true, force: true })
+    for (const path of [file, link]) await rm(path, { force: true })
   }
 }

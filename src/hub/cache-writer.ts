@@ -8,14 +8,20 @@ import { copyFile, lstat, mkdir, readlink, rename, rm, symlink } from 'node:fs/p
 import { dirname, join, relative } from 'node:path'
 import { CacheError } from '../errors.ts'
 import { log, messageOf } from '../log.ts'
-import type { BlobRef, Commit, FileMetadata, HubFile, RepoRef } from '../values.ts'
+import {
+  asEtag,
+  type BlobRef,
+  type Commit,
+  type FileMetadata,
+  type HubFile,
+  type RepoRef,
+} from '../values.ts'
 import {
   canLink,
   inFolder,
   makeFolderBelow,
   readText,
   replaceFile,
-  sweep,
   tagFolder,
   tempName,
 } from './cache-files.ts'
@@ -39,8 +45,9 @@ import {
   type PartialFile,
   type PresentFile,
 } from './partial-file.ts'
+import { sweepInBackground } from './partial-sweep.ts'
 
-export type { CacheDeps, FileLocks, OpenOptions, PartialFile, PresentFile } from './partial-file.ts'
+export type { CacheDeps, FileLocks, OpenOptions, PartialFile, PresentFile, Waiting } from './partial-file.ts'
 
 /** How to open a blob. */
 export interface BlobOptions extends OpenOptions {
@@ -69,10 +76,8 @@ export async function openBlob(
   await inFolder(cacheDir, async () => {
     const found = await lstat(finalPath).catch(() => undefined)
     if (found?.isDirectory()) throw new CacheError(`${finalPath} is a folder and in the way: move it away`)
-    await sweep(folder, deps.now?.())
-    await sweep(repoFolder(cacheDir, repo), deps.now?.())
   })
-  return await openPartial(
+  const slot = await openPartial(
     {
       finalPath,
       lockPath: lockPath(cacheDir, repo, blob.etag),
@@ -86,6 +91,13 @@ export async function openBlob(
     deps,
     options,
   )
+  // Only now, when the lock is held: an old partial file that somebody comes back for is not forgotten.
+  const lockPathOf = (name: string): string | undefined => {
+    const etag = asEtag(name.slice(0, name.indexOf('.')))
+    return etag && lockPath(cacheDir, repo, etag)
+  }
+  for (const each of [folder, repoFolder(cacheDir, repo)]) sweepInBackground(each, { ...deps, lockPathOf })
+  return slot
 }
 
 /**

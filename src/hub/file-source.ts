@@ -1,8 +1,9 @@
 /**
  * The HTTP leg's view of one file: ranges of it, from wherever the Hub keeps it.
  *
- * The signed storage URL is remembered between ranges, and asked for again once when it has expired. A body is
- * never retried here: whoever reads it knows how far it got and opens the next range.
+ * The signed storage URL is remembered between ranges, and asked for again when it is about to expire or was refused:
+ * once, however many ranges find that out at the same time. A body is never retried here: whoever reads it knows
+ * how far it got and opens the next range.
  */
 import { HubError } from '../errors.ts'
 import type { HubFile } from '../values.ts'
@@ -11,6 +12,7 @@ import { resolveUrl } from './file-ref.ts'
 import { withoutQuery } from './http.ts'
 import { parseEtag, parseSize } from './metadata.ts'
 import { refusal } from './refusal.ts'
+import { signatureExpiryMs } from './signed-url.ts'
 
 /** The bytes wanted, as `slice` takes them. */
 export interface RangeRequest {
@@ -21,23 +23,43 @@ export interface RangeRequest {
   readonly signal?: AbortSignal | undefined
   /** Tries after a 429, a 5xx or a cut connection, before any byte. @defaultValue that of the `HubHttp` */
   readonly retries?: number | undefined
+  /**
+   * Called whenever the range has to wait here: for one of the origin's slots, for a pause the server asked for,
+   * before another try, or for another range that is asking the Hub where the file is. Not called when it need not.
+   */
+  readonly onWait?: (() => void) | undefined
+  /**
+   * Called whenever a request for this range is sent, so more than once when the Hub is asked for the location first,
+   * or again. A range between `onWait` and `onStart` has not begun: its silence says nothing about the server.
+   */
+  readonly onStart?: (() => void) | undefined
 }
 
-/** What the server sends for a `RangeRequest`. Read `stream` to its end or call `cancel`. */
+/** What the server sends for a `RangeRequest`. Read `batches` to the end or call `cancel`. */
 export interface RangeBody {
-  /** First byte of `stream` in the file. Not the one asked for (0) when the server ignores ranges. */
+  /** First byte of the body in the file. Not the one asked for (0) when the server ignores ranges. */
   readonly start: number
-  /** Byte after the last one of `stream`; can be less than asked for. */
+  /** Byte after the last one of the body; can be less than asked for. */
   readonly end: number
   /** Size of the whole file. */
   readonly totalBytes: number
   /**
    * Exactly `end - start` bytes, or a HubError: the connection was cut, or nothing came for the body timeout.
-   * Can be read once. Leaving the loop early closes the connection.
+   * Each time all that has come since the last time. Can be read once. Leaving the loop early closes the connection.
    */
-  readonly stream: AsyncIterable<Uint8Array>
-  /** Closes the connection of a stream that will not be read. Idempotent. */
+  readonly batches: AsyncIterable<Uint8Array[]>
+  /** Closes the connection of a body that will not be read. Idempotent. */
   cancel(): void
+}
+
+/** This long before it expires a signed URL is not used any more: a request needs time to arrive. */
+const expiryMarginMs = 5_000
+
+/** Where the content is, as the Hub said. */
+interface Location {
+  readonly url: string
+  /** Ms since 1970, or `undefined` when only a refusal can tell. */
+  readonly expiresAtMs: number | undefined
 }
 
 /** Opens ranges of one file. Holds no connection between calls. */
@@ -45,14 +67,26 @@ export class FileSource {
   readonly file: HubFile
   readonly #hub: HubAccess
   readonly #resolveUrl: string
-  #location: string | undefined
+  #location: Location | undefined
+  /** Settles, without an error, when the range that asks the Hub for the location has its answer. */
+  #resolving: Promise<void> | undefined
 
   /** @param location Where `fileMetadata` found the content; saves the first range a redirect. */
   constructor(hub: HubAccess, file: HubFile, options: { location?: string | undefined } = {}) {
     this.file = file
     this.#hub = hub
     this.#resolveUrl = resolveUrl(hub.endpoint, { ...file, revision: file.commit })
-    this.#location = options.location
+    const { location } = options
+    this.#location = location === undefined ? undefined : locationAt(location)
+  }
+
+  /**
+   * How many more ranges could start now without waiting, at the origin that served the last one (0 while it wants a
+   * pause). For callers who would rather do something else than wait.
+   */
+  freeSlots(): number {
+    const { http } = this.#hub
+    return this.#location === undefined ? http.slotsPerOrigin : http.freeSlots(this.#location.url)
   }
 
   /**
@@ -79,75 +113,155 @@ export class FileSource {
     }
   }
 
-  async #request(wanted: { start: number; end: number }, range: RangeRequest): Promise<Answer> {
-    const tried = this.#location
-    if (tried !== undefined) {
-      const answer = await this.#get(tried, wanted, range)
-      if (!isStale(answer, tried, this.#resolveUrl)) return this.#accept(answer)
+  async #request(wanted: Wanted, range: RangeRequest): Promise<Answer> {
+    for (let refusals = 0; ; refusals++) {
+      const found = await this.#locate(wanted, range)
+      if ('answer' in found) return this.#accepted(found.answer)
+      const answer = await this.#get(found.location.url, wanted, range, true)
+      if (found.isFresh || refusals > 0 || !isStale(answer)) return this.#accepted(answer, found.location)
       answer.response.discard()
       // Another range may have found the new location while this one was refused.
-      if (this.#location === tried) this.#location = undefined
+      this.#forget(found.location)
     }
-    const answer = await this.#get(this.#location ?? this.#resolveUrl, wanted, range)
-    return this.#accept(answer)
   }
 
-  #get(url: string, wanted: { start: number; end: number }, range: RangeRequest): Promise<Answer> {
+  /** Where to ask for a range; or an answer, when the Hub itself has the content. */
+  async #locate(wanted: Wanted, range: RangeRequest): Promise<Found> {
+    for (;;) {
+      const location = this.#location
+      if (location !== undefined && !this.#expiresSoon(location)) return { location, isFresh: false }
+      if (this.#resolving === undefined) return await this.#resolve(wanted, range)
+      range.onWait?.()
+      await settled(this.#resolving, range.signal)
+    }
+  }
+
+  async #resolve(wanted: Wanted, range: RangeRequest): Promise<Found> {
+    let done = (): void => {}
+    this.#resolving = new Promise((resolve) => {
+      done = resolve
+    })
+    try {
+      const answer = await this.#get(this.#resolveUrl, wanted, range, false)
+      if (answer.location === undefined) return { answer: this.#accepted(answer) }
+      answer.response.discard()
+      this.#checkEtag(answer)
+      const location = this.#remember(answer.location)
+      return { location, isFresh: true }
+    } finally {
+      this.#resolving = undefined
+      done()
+    }
+  }
+
+  #get(url: string, wanted: Wanted, range: RangeRequest, leaveOrigin: boolean): Promise<Answer> {
     return ask(this.#hub, {
       method: 'GET',
       url,
       subject: { ...this.file, revision: this.file.commit },
       headers: { range: `bytes=${wanted.start}-${wanted.end - 1}` },
       signal: range.signal,
-      leaveOrigin: true,
+      leaveOrigin,
       isContent: true,
+      onWait: range.onWait,
+      onStart: range.onStart,
       retries: range.retries,
     })
   }
 
-  #accept(answer: Answer): Answer {
+  /** `answer`, when it brings content. @param asked Where it was asked for, unless at the Hub. @throws {HubError} */
+  #accepted(answer: Answer, asked?: Location): Answer {
     const { status } = answer.response
-    const { etag, commit, path } = this.file
     if (status !== 200 && status !== 206) {
       answer.response.discard()
-      this.#location = undefined
+      // A server that wants a pause, or has not these bytes, is still where the file is.
+      if (asked !== undefined && status !== 429 && status !== 416) this.#forget(asked)
       throw refusal({
         response: answer.response,
         url: answer.url,
         endpoint: this.#hub.endpoint,
-        subject: { ...this.file, revision: commit },
+        subject: { ...this.file, revision: this.file.commit },
         hadToken: this.#hub.token !== undefined && isHubOrigin(this.#hub, answer.url),
+        nowMs: this.#hub.http.now(),
       })
     }
-    const linked = answer.linked.etag
-    if (linked !== undefined && parseEtag(linked) !== etag) {
-      answer.response.discard()
-      throw new HubError(`the Hub has other content for "${path}" than it said before`, {
-        url: this.#resolveUrl,
-      })
-    }
-    this.#location = answer.url
+    this.#checkEtag(answer)
+    if (answer.url !== asked?.url) this.#remember(answer.url)
     return answer
+  }
+
+  #checkEtag(answer: Answer): void {
+    const linked = answer.linked.etag
+    if (linked === undefined || parseEtag(linked) === this.file.etag) return
+    answer.response.discard()
+    throw new HubError(`the Hub has other content for "${this.file.path}" than it said before`, {
+      url: this.#resolveUrl,
+    })
+  }
+
+  #remember(url: string): Location {
+    const location = locationAt(url)
+    // What has just been given out and is old already shows a clock that is wrong: then only a refusal can tell.
+    this.#location = this.#expiresSoon(location) ? { url, expiresAtMs: undefined } : location
+    return this.#location
+  }
+
+  #forget(location: Location): void {
+    if (this.#location === location) this.#location = undefined
+  }
+
+  #expiresSoon({ expiresAtMs }: Location): boolean {
+    return expiresAtMs !== undefined && this.#hub.http.now() >= expiresAtMs - expiryMarginMs
   }
 }
 
+interface Wanted {
+  readonly start: number
+  readonly end: number
+}
+
+type Found = { readonly answer: Answer } | { readonly location: Location; readonly isFresh: boolean }
+
+function locationAt(url: string): Location {
+  return { url, expiresAtMs: signatureExpiryMs(url) }
+}
+
 /** A remembered location that answers like this is asked for again at the Hub: signatures expire, storage moves. */
-function isStale(answer: Answer, tried: string, resolveUrl: string): boolean {
-  return tried !== resolveUrl && [400, 401, 403, 404, 410].includes(answer.response.status)
+function isStale(answer: Answer): boolean {
+  return [400, 401, 403, 404, 410].includes(answer.response.status)
+}
+
+/** Waits for `work`, which does not fail, or throws the signal's reason. */
+async function settled(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
+  if (signal === undefined) return await work
+  signal.throwIfAborted()
+  let onAbort = (): void => {}
+  const aborted = new Promise<never>((_resolve, reject) => {
+    onAbort = () => reject(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+  })
+  try {
+    await Promise.race([work, aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
+  }
 }
 
 function emptyRange(at: number, totalBytes: number): RangeBody {
-  return { start: at, end: at, totalBytes, stream: noBytes(), cancel: () => undefined }
+  return { start: at, end: at, totalBytes, batches: noBytes(), cancel: () => undefined }
 }
 
-async function* noBytes(): AsyncGenerator<Uint8Array> {}
+async function* noBytes(): AsyncGenerator<Uint8Array[]> {}
 
-function rangeBody(answer: Answer, wanted: { start: number; end: number }, totalBytes: number): RangeBody {
+function rangeBody(answer: Answer, wanted: Wanted, totalBytes: number): RangeBody {
   const { response } = answer
   const url = withoutQuery(answer.url)
   const wrong = (what: string): HubError => new HubError(what, { url, status: response.status })
   if ((response.headers['content-encoding'] ?? 'identity') !== 'identity') {
     throw wrong('the content came compressed although that was declined')
+  }
+  if (/^\s*multipart\//i.test(response.headers['content-type'] ?? '') && response.status === 206) {
+    throw wrong('several parts came where one was asked for')
   }
   const sent =
     response.status === 206 ? sentRange(response.headers['content-range']) : { start: 0, end: totalBytes }
@@ -168,7 +282,7 @@ function rangeBody(answer: Answer, wanted: { start: number; end: number }, total
     start: sent.start,
     end: sent.end,
     totalBytes,
-    stream: exactly(response.body, sent.end - sent.start, url),
+    batches: exactly(response.batches, sent.end - sent.start, url),
     cancel: () => response.destroy(),
   }
 }
@@ -182,15 +296,15 @@ function sentRange(header: string | undefined): { start: number; end: number; to
 
 /** A body without a length may end early without an error, or never: neither passes. */
 async function* exactly(
-  body: AsyncIterable<Uint8Array>,
+  batches: AsyncIterable<Uint8Array[]>,
   length: number,
   url: string,
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<Uint8Array[]> {
   let left = length
-  for await (const chunk of body) {
-    if (chunk.length > left) throw new HubError(`more bytes than the ${length} announced`, { url })
-    left -= chunk.length
-    yield chunk
+  for await (const batch of batches) {
+    for (const chunk of batch) left -= chunk.length
+    if (left < 0) throw new HubError(`more bytes than the ${length} announced`, { url })
+    yield batch
   }
   if (left > 0) throw new HubError(`the body ended ${left} bytes early`, { url })
 }

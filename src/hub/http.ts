@@ -7,6 +7,9 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { EnvHttpProxyAgent } from 'undici'
 import { HubError, isAbort } from '../errors.ts'
 import { messageOf } from '../log.ts'
+import { exchange } from './exchange.ts'
+import { OriginPauses } from './origin-pauses.ts'
+import { OriginSlots, type ReleaseSlot } from './origin-slots.ts'
 
 /** Patience and limits of the connections. */
 export interface HubHttpOptions {
@@ -16,11 +19,11 @@ export interface HubHttpOptions {
   readonly headersTimeoutMs?: number | undefined
   /** The longest silence within a body that somebody is reading. @defaultValue 10_000 */
   readonly bodyTimeoutMs?: number | undefined
-  /** Connections per origin for file content; questions to the Hub have their own. @defaultValue 4 */
+  /** Requests for file content at a time and origin; questions to the Hub are not counted. @defaultValue 4 */
   readonly connectionsPerOrigin?: number | undefined
   /** How often a 429, a 5xx or a broken connection is tried again. @defaultValue 2 */
   readonly retries?: number | undefined
-  /** A server that asks for a longer pause than this is an error at once. @defaultValue 10_000 */
+  /** A server that asks for a longer pause than this is an error at once, with `retryAfterMs`. @defaultValue 10_000 */
   readonly maxRetryDelayMs?: number | undefined
   /** Waits between retries; tests pass their own. */
   readonly sleep?: ((ms: number, signal?: AbortSignal) => Promise<unknown>) | undefined
@@ -34,8 +37,15 @@ export interface HubRequest {
   readonly url: string
   readonly headers?: Readonly<Record<string, string>> | undefined
   readonly signal?: AbortSignal | undefined
-  /** File content shares few connections, so that a paused reader cannot hold up questions to the Hub. */
+  /**
+   * File content waits for one of the few slots of its origin and holds it until its body was read, discarded or
+   * destroyed, or has failed; a paused reader cannot hold up questions to the Hub.
+   */
   readonly isContent?: boolean | undefined
+  /** Called when the request has to wait for a slot, or because the origin wants a pause. */
+  readonly onWait?: (() => void) | undefined
+  /** Called when the request is sent: from now on, silence is the server's. */
+  readonly onStart?: (() => void) | undefined
 }
 
 /** An answer whose body has not been read. Read it or `discard()` it, else its connection stays taken. */
@@ -43,7 +53,8 @@ export interface HubResponse {
   readonly status: number
   /** Names in lower case; repeated ones joined by a comma. */
   readonly headers: Readonly<Record<string, string | undefined>>
-  readonly body: AsyncIterable<Uint8Array>
+  /** The body, each time all that has come since the last time; never nothing. Can be read once. */
+  readonly batches: AsyncIterable<Uint8Array[]>
   /** Gives the connection back, or closes it when much is left to read. */
   discard(): void
   /** Closes the connection at once. */
@@ -57,6 +68,9 @@ export class HubHttp implements AsyncDisposable {
   readonly sleep: (ms: number, signal?: AbortSignal) => Promise<unknown>
   readonly now: () => number
   readonly #options: HubHttpOptions
+  readonly #slots: OriginSlots
+  readonly #pauses: OriginPauses
+  readonly #closed = new AbortController()
   #client: Promise<Client> | undefined
   #closing: Promise<void> | undefined
 
@@ -66,32 +80,97 @@ export class HubHttp implements AsyncDisposable {
     this.maxRetryDelayMs = options.maxRetryDelayMs ?? 10_000
     this.sleep = options.sleep ?? ((ms, signal) => delay(ms, undefined, signal ? { signal } : {}))
     this.now = options.now ?? Date.now
+    this.#slots = new OriginSlots(options.connectionsPerOrigin ?? 4)
+    this.#pauses = new OriginPauses(this)
+  }
+
+  /** Loads the client ahead of the first request. */
+  async load(): Promise<void> {
+    this.#client ??= loadClient(this.#options)
+    await this.#client
+  }
+
+  /** How many requests for content could start at the origin of `url` now, without waiting. */
+  freeSlots(url: string): number {
+    const { origin } = new URL(url)
+    return this.#pauses.isPaused(origin) ? 0 : this.#slots.free(origin)
+  }
+
+  /** How many requests for content one origin gets at a time. */
+  get slotsPerOrigin(): number {
+    return this.#slots.limit
   }
 
   /** @throws {HubError} without a status when there was no answer; the signal's reason when it aborted. */
   async request(request: HubRequest): Promise<HubResponse> {
     const { method, url, signal } = request
     signal?.throwIfAborted()
-    if (this.#closing !== undefined)
-      throw new HubError('the connections to the Hub are closed', { url: withoutQuery(url) })
-    this.#client ??= loadClient(this.#options)
-    const { undici, content, questions } = await this.#client
+    if (!URL.canParse(url)) throw new HubError('not a web address', { url: withoutQuery(url) })
+    const { origin } = new URL(url)
+    const release = await this.#admit(origin, request)
     try {
-      const asking = undici.request(url, {
-        method,
-        headers: { 'user-agent': userAgent, ...request.headers },
-        dispatcher: request.isContent ? content : questions,
-        ...(signal && { signal }),
-      })
-      const answer = await untilAborted(asking, signal)
-      return responseOf(answer, url, signal)
+      if (this.#closing !== undefined) throw closedError(url)
+      this.#client ??= loadClient(this.#options)
+      const { content, questions } = await this.#client
+      signal?.throwIfAborted()
+      const { pathname, search } = new URL(url)
+      const asking = exchange(
+        request.isContent ? content : questions,
+        {
+          origin,
+          path: pathname + search,
+          method,
+          headers: { 'user-agent': userAgent, ...request.headers },
+        },
+        { signal, onEnd: release, errorOf: (error) => connectionError(error, url, signal) },
+      )
+      request.onStart?.()
+      const response = await asking
+      this.#pauses.note(origin, response)
+      return response
     } catch (error) {
+      release()
       throw connectionError(error, url, signal)
+    }
+  }
+
+  /** Waits until `origin` may be asked, and for a slot. */
+  async #admit(origin: string, request: HubRequest): Promise<ReleaseSlot> {
+    if (this.#closing !== undefined) throw closedError(request.url)
+    // First, so that what has to wait for minutes is told so now; then again, for what came up in the queue.
+    await this.#waitForPause(origin, request)
+    if (!request.isContent) return () => undefined
+    const release = await this.#slots.acquire(origin, request.signal, request.onWait)
+    try {
+      await this.#waitForPause(origin, request)
+      return release
+    } catch (error) {
+      release()
+      throw error
+    }
+  }
+
+  async #waitForPause(origin: string, { url, signal, onWait }: HubRequest): Promise<void> {
+    if (!this.#pauses.isPaused(origin)) return
+    // Not AbortSignal.any: on Node 20 it leaks what it listens to while the long-lived signal lives.
+    const either = new AbortController()
+    const sources = [this.#closed.signal, ...(signal ? [signal] : [])]
+    const abort = (): void => either.abort()
+    for (const source of sources) source.addEventListener('abort', abort)
+    try {
+      if (sources.some(({ aborted }) => aborted)) abort()
+      await this.#pauses.wait(origin, url, either.signal, onWait)
+    } catch (error) {
+      signal?.throwIfAborted()
+      throw this.#closed.signal.aborted ? closedError(url) : error
+    } finally {
+      for (const source of sources) source.removeEventListener('abort', abort)
     }
   }
 
   /** Idempotent. Bodies that are still being read end with an error. */
   close(): Promise<void> {
+    this.#closed.abort()
     this.#closing ??=
       this.#client?.then(async ({ content, questions }) => {
         await Promise.all([content.destroy(), questions.destroy()])
@@ -105,7 +184,6 @@ export class HubHttp implements AsyncDisposable {
 }
 
 interface Client {
-  readonly undici: typeof import('undici')
   readonly content: EnvHttpProxyAgent
   readonly questions: EnvHttpProxyAgent
 }
@@ -120,64 +198,9 @@ async function loadClient(options: HubHttpOptions): Promise<Client> {
     bodyTimeout: options.bodyTimeoutMs ?? 10_000,
   }
   return {
-    undici,
-    content: new undici.EnvHttpProxyAgent({ ...shared, connections: options.connectionsPerOrigin ?? 4 }),
+    // Without a limit of its own: the slots are the limit, and whoever has one must not wait here again.
+    content: new undici.EnvHttpProxyAgent(shared),
     questions: new undici.EnvHttpProxyAgent(shared),
-  }
-}
-
-/** undici hears an abort only once it is connected: a server that never accepts would hold up whoever gave up. */
-async function untilAborted<T extends { body: { destroy(): unknown } }>(
-  asking: Promise<T>,
-  signal: AbortSignal | undefined,
-): Promise<T> {
-  if (!signal) return await asking
-  let onAbort = (): void => {}
-  const aborted = new Promise<never>((_resolve, reject) => {
-    onAbort = () => reject(signal.reason)
-    signal.addEventListener('abort', onAbort)
-  })
-  try {
-    return await Promise.race([asking, aborted])
-  } catch (error) {
-    // Should it still connect, nobody reads the answer.
-    asking.then((late) => late.body.destroy()).catch(() => {})
-    throw error
-  } finally {
-    signal.removeEventListener('abort', onAbort)
-  }
-}
-
-function responseOf(
-  answer: Awaited<ReturnType<typeof import('undici').request>>,
-  url: string,
-  signal: AbortSignal | undefined,
-): HubResponse {
-  const headers: Record<string, string | undefined> = {}
-  for (const [name, value] of Object.entries(answer.headers)) {
-    headers[name] = Array.isArray(value) ? value.join(', ') : value
-  }
-  const { body } = answer
-  // A body nobody listens to any more may still fail: that is no news to anyone.
-  body.on('error', () => undefined)
-  return {
-    status: answer.statusCode,
-    headers,
-    body: readBody(body, url, signal),
-    discard: () => void body.dump({ limit: 16_384 }).catch(() => undefined),
-    destroy: () => void body.destroy(),
-  }
-}
-
-async function* readBody(
-  body: AsyncIterable<Uint8Array>,
-  url: string,
-  signal: AbortSignal | undefined,
-): AsyncGenerator<Uint8Array> {
-  try {
-    yield* body
-  } catch (error) {
-    throw connectionError(error, url, signal)
   }
 }
 
@@ -200,6 +223,10 @@ export function connectionErrorCode(error: unknown): string | undefined {
   const first = (error as { errors?: unknown[] } | null)?.errors?.[0]
   const code = (error as { code?: unknown } | null)?.code ?? (first as { code?: unknown } | undefined)?.code
   return typeof code === 'string' ? code : undefined
+}
+
+function closedError(url: string): HubError {
+  return new HubError('the connections to the Hub are closed', { url: withoutQuery(url) })
 }
 
 function connectionError(error: unknown, url: string, signal: AbortSignal | undefined): unknown {

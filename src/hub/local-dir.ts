@@ -3,10 +3,10 @@
  * (`.cache/huggingface`), so that either client knows what the other has downloaded.
  */
 import { createHash } from 'node:crypto'
-import { mkdir, stat, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, stat, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { asCommit, asEtag, type Commit, type Etag, type HubFile } from '../values.ts'
-import { inFolder, makeFolderBelow, readText, replaceFile, sweep, tagFolder } from './cache-files.ts'
+import { inFolder, makeFolderBelow, readText, replaceFile, tagFolder } from './cache-files.ts'
 import { checkedPath, isFileOfSize } from './cache-layout.ts'
 import {
   type CacheDeps,
@@ -15,6 +15,7 @@ import {
   type PartialFile,
   type PresentFile,
 } from './partial-file.ts'
+import { sweepInBackground } from './partial-sweep.ts'
 
 /** What Python's client knows about a file it has downloaded to a folder. */
 export interface LocalMetadata {
@@ -42,7 +43,6 @@ export async function openLocalFile(
     await makeFolderBelow(localDir, folder)
     await tagFolder(bookkeeping)
     await writeFile(join(bookkeeping, '.gitignore'), '*', { flag: 'wx' }).catch(() => undefined)
-    await sweep(folder, deps.now?.())
   })
   const name = join(folder, `${shortHash(`${basenameOf(file.path)}.metadata`)}.${file.etag}`)
   const opened = await openPartial(
@@ -59,6 +59,9 @@ export async function openLocalFile(
     deps,
     options,
   )
+  const lockPathOf = async (partial: string): Promise<string | undefined> =>
+    (await lockNames(folder)).get(partial.slice(0, 28))
+  sweepInBackground(folder, { ...deps, lockPathOf })
   if (opened.state === 'present') await writeLocalMetadata(localDir, file, deps)
   return opened
 }
@@ -92,6 +95,16 @@ export async function readLocalMetadata(localDir: string, path: string): Promise
   const found = await stat(finalPath).catch(() => undefined)
   // One second of grace, as Python gives it: some file systems round the time.
   return found?.isFile() && found.mtimeMs / 1000 - 1 <= writtenAt ? { commit, etag } : undefined
+}
+
+/** The locks in `folder` by the first part of the names of their partial files, which is a hash of the file's name. */
+async function lockNames(folder: string): Promise<Map<string, string>> {
+  const found = new Map<string, string>()
+  for (const name of await readdir(folder).catch(() => [])) {
+    if (!name.endsWith('.lock')) continue
+    found.set(shortHash(name.replace(/lock$/, 'metadata')), join(folder, name))
+  }
+  return found
 }
 
 async function isUpToDate(localDir: string, file: HubFile): Promise<boolean> {

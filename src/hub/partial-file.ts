@@ -3,11 +3,11 @@
  * finished it) or `write`; from `write` exactly one of commit, discard (the bytes are worthless) or release (keep
  * them for later) ends it.
  *
- * The holder of the lock owns the partial file and may resume it. Whoever has no lock writes to a unique name, so
- * a lock that lies (network file systems) costs bandwidth and nothing else: the rename is atomic, and content is
- * verified before it.
+ * The holder of the lock owns the partial file and may resume it. Whoever has no lock writes to a unique name: the
+ * rename is atomic, and content is verified before it. A lock that lies (network file systems) is noticed by the
+ * claim beside it (`partial-claim.ts`), and its second holder waits like everybody else.
  */
-import { constants } from 'node:fs'
+import { constants, type Stats } from 'node:fs'
 import {
   chmod,
   type FileHandle,
@@ -26,6 +26,7 @@ import { CacheError } from '../errors.ts'
 import { log, messageOf } from '../log.ts'
 import { asCacheError, clearUnsafePartial, inFolder, uniquePart } from './cache-files.ts'
 import { isFileOfSize } from './cache-layout.ts'
+import { claimPartial, claimPathOf, type GiveUpClaim } from './partial-claim.ts'
 
 /** `flock(2)` on an open descriptor, as the native addon has it. */
 export interface FileLocks {
@@ -48,13 +49,25 @@ export interface CacheDeps {
   readonly now?: (() => number) | undefined
   /** A holder of the lock that writes nothing for this long is not waited for. @defaultValue 15_000 */
   readonly stalledAfterMs?: number | undefined
+  /**
+   * Told about every partial file that was removed because nobody would have finished it (`partial-sweep.ts`), so
+   * that what belongs to it can go as well.
+   */
+  readonly onSwept?: ((partialPath: string) => void | Promise<void>) | undefined
+}
+
+/** How far somebody else is with what we wait for. */
+export interface Waiting {
+  readonly waitedMs: number
+  /** What the other has on disk, in bytes, or `undefined` while there is nothing. An estimate: partial files have holes. */
+  readonly bytesSoFar: number | undefined
 }
 
 /** How to wait for a lock that somebody else has. */
 export interface OpenOptions {
   readonly signal?: AbortSignal | undefined
   /** Called at every look at a lock that somebody else has. */
-  readonly onWaiting?: ((waitedMs: number) => void) | undefined
+  readonly onWaiting?: ((waiting: Waiting) => void) | undefined
 }
 
 /** Somebody finished it: nothing to do. */
@@ -94,13 +107,17 @@ export async function openPartial(
       return path === undefined ? undefined : { state: 'present', path }
     }
     const present = await findPresent()
-    if (present !== undefined) return present
+    if (present !== undefined) {
+      await removeLeftover(plan, deps)
+      return present
+    }
     const lock = deps.locks ? await waitForLock(plan, deps.locks, deps, options, findPresent) : undefined
     if (lock !== undefined && 'state' in lock) return lock
     try {
       // Somebody may have finished it between our look and our lock.
       const finished = lock && (await findPresent())
       if (finished !== undefined) {
+        await removePartial(plan, deps)
         await lock?.release()
         return finished
       }
@@ -112,6 +129,29 @@ export async function openPartial(
       throw error
     }
   })
+}
+
+/** What we had of a file that another client finished: nobody will go on with it. Whoever has the lock still does. */
+async function removeLeftover(plan: PartialPlan, deps: CacheDeps): Promise<void> {
+  if (deps.locks === undefined) return
+  const isLeft = (await isThere(plan.lockedPath)) || (await isThere(claimPathOf(plan.lockPath)))
+  const lock = isLeft ? await takeLock(plan.lockPath, deps.locks) : undefined
+  if (lock === undefined || typeof lock === 'string') return
+  // Whose claim is alive works on the file, whatever the lock says.
+  const owned = await claimed(lock, plan.lockPath, false)
+  if (owned === undefined) return
+  await removePartial(plan, deps)
+  await owned.release()
+}
+
+/** The lock is ours. Failing to is no error: the sweep comes by some day. */
+async function removePartial(plan: PartialPlan, deps: CacheDeps): Promise<void> {
+  try {
+    await rm(plan.lockedPath, { force: true })
+    await deps.onSwept?.(plan.lockedPath)
+  } catch (error) {
+    log.debug(`${plan.lockedPath} stays behind: ${messageOf(error)}`)
+  }
 }
 
 async function find(plan: PartialPlan): Promise<string | undefined> {
@@ -220,7 +260,8 @@ export interface HeldLock {
   release(): Promise<void>
 }
 
-type Taken = HeldLock | 'busy' | undefined
+/** `replaced`: locked, but by now another file has its name. `undefined`: no locks there. */
+export type Taken = HeldLock | 'busy' | 'replaced' | undefined
 
 /** `undefined` means: do without. */
 async function waitForLock(
@@ -235,16 +276,20 @@ async function waitForLock(
   const since = now()
   let progress = ''
   let progressAt = since
+  let lockWorks = false
   for (;;) {
     options.signal?.throwIfAborted()
     const taken = await takeLock(plan.lockPath, locks)
-    if (taken !== 'busy') return taken
+    if (taken === undefined) return undefined
+    const owned = typeof taken === 'string' ? undefined : await claimed(taken, plan.lockPath, lockWorks)
+    if (owned !== undefined) return owned
+    if (taken === 'busy') lockWorks = true
     const present = await findPresent()
     if (present !== undefined) return present
-    options.onWaiting?.(now() - since)
-    const seen = await progressOf(plan.lockedPath)
-    if (seen !== progress) {
-      progress = seen
+    const seen = await progressOf(plan)
+    options.onWaiting?.({ waitedMs: now() - since, bytesSoFar: seen.bytes })
+    if (seen.state !== progress) {
+      progress = seen.state
       progressAt = now()
     } else if (now() - progressAt > (deps.stalledAfterMs ?? 15_000)) {
       log.info(`another process holds ${plan.lockPath} and writes nothing: not waiting for it`)
@@ -259,8 +304,26 @@ async function waitForLock(
   }
 }
 
+/** The lock together with the claim on its partial file; `undefined`, without the lock, when another has the claim. */
+async function claimed(lock: HeldLock, lockPath: string, lockWorks: boolean): Promise<HeldLock | undefined> {
+  let giveUp: GiveUpClaim | undefined
+  try {
+    giveUp = await claimPartial(lockPath, { isCertain: lockWorks })
+  } catch (error) {
+    // Where no file can be made beside the lock there is nothing but the lock to believe in.
+    log.debug(`no claim beside ${lockPath}: ${messageOf(error)}`)
+    return lock
+  }
+  if (giveUp === undefined) {
+    log.info(`the lock ${lockPath} does not keep others out, and somebody else is at work`)
+    await lock.release()
+    return undefined
+  }
+  return { release: () => giveUp().finally(() => lock.release()) }
+}
+
 /** One try, as Python's filelock does it, so that either client respects the other. */
-async function takeLock(path: string, locks: FileLocks): Promise<Taken> {
+export async function takeLock(path: string, locks: FileLocks): Promise<Taken> {
   let file: FileHandle | undefined
   try {
     await mkdir(dirname(path), { recursive: true })
@@ -275,7 +338,7 @@ async function takeLock(path: string, locks: FileLocks): Promise<Taken> {
     const [held, named] = await Promise.all([file.stat(), stat(path).catch(() => undefined)])
     if (named?.ino === held.ino && named.dev === held.dev) return heldLock(file, locks)
     await file.close()
-    return 'busy'
+    return 'replaced'
   } catch (error) {
     await file?.close().catch(() => undefined)
     log.debug(`going on without the lock ${path}: ${messageOf(asCacheError(error, dirname(path)))}`)
@@ -295,18 +358,26 @@ function heldLock(file: FileHandle, locks: FileLocks): HeldLock {
   return { release: () => (released ??= release()) }
 }
 
-/** Changes as long as somebody writes a partial file of the same content, whichever client it is. */
-async function progressOf(lockedPath: string): Promise<string> {
-  const folder = dirname(lockedPath)
-  const prefix = basename(lockedPath).replace(/llmpt\.incomplete$/, '')
+/**
+ * What there is of a partial file of the same content, whichever client writes it: `state` changes as long as
+ * somebody does.
+ */
+async function progressOf(plan: PartialPlan): Promise<{ state: string; bytes: number | undefined }> {
+  const folder = dirname(plan.lockedPath)
+  const prefix = basename(plan.lockedPath).replace(/llmpt\.incomplete$/, '')
   const names = await readdir(folder).catch(() => [])
   const parts: string[] = []
+  let latest: Stats | undefined
   for (const name of names) {
     if (!name.startsWith(prefix)) continue
     const found = await lstat(join(folder, name)).catch(() => undefined)
-    if (found) parts.push(`${name} ${found.size} ${found.mtimeMs}`)
+    if (!found?.isFile()) continue
+    parts.push(`${name} ${found.size} ${found.blocks} ${found.mtimeMs}`)
+    // Those of the dead are older than the one that grows.
+    if (latest === undefined || found.mtimeMs > latest.mtimeMs) latest = found
   }
-  return parts.join('\n')
+  const bytes = latest && Math.min(plan.sizeBytes, latest.size, latest.blocks * 512)
+  return { state: parts.join('\n'), bytes }
 }
 
 async function isThere(path: string): Promise<boolean> {

@@ -4,6 +4,7 @@ import { redact } from '../log.ts'
 import type { RepoRef } from '../values.ts'
 import { repoUrl } from './file-ref.ts'
 import { type HubResponse, withoutQuery } from './http.ts'
+import { askedPauseMs, inWords } from './origin-pauses.ts'
 
 /** What was asked for. */
 export interface Subject extends RepoRef {
@@ -18,13 +19,20 @@ export interface Refusal {
   readonly endpoint: string
   readonly subject: Subject
   readonly hadToken: boolean
+  /** The clock, in ms since 1970, for pauses that are given as a date. */
+  readonly nowMs: number
 }
 
 /** The error for an answer that is not what was asked for. Its message says what to do. */
 export function refusal(details: Refusal): HubError {
   const { response, url } = details
   const hubCode = short(response.headers['x-error-code'])
-  return new HubError(explain(details, hubCode), { url: withoutQuery(url), status: response.status, hubCode })
+  return new HubError(explain(details, hubCode), {
+    url: withoutQuery(url),
+    status: response.status,
+    hubCode,
+    retryAfterMs: askedPauseMs(response, details.nowMs),
+  })
 }
 
 function explain(details: Refusal, hubCode: string | undefined): string {
@@ -64,11 +72,19 @@ function explainStatus(details: Refusal, name: string, status: number): string {
   }
   if (status === 403 && isHub) return `access to ${name} is refused${suffix}`
   if (status === 429) {
-    const pause = short(response.headers['retry-after'])
-    const wait = pause ? `, for ${pause}${/^\d+$/.test(pause) ? ' s' : ''}` : ''
-    return `too many requests: the Hub wants a pause${wait}${hadToken ? '' : '; with a token the limits are higher'}`
+    const who = isHub ? 'the Hub' : host
+    const advice = hadToken || !isHub ? '' : '; with a token the limits are higher'
+    return `too many requests: ${who} wants a pause${pauseSuffix(details)}${advice}`
+  }
+  if (status === 503 && askedPauseMs(response, details.nowMs) !== undefined) {
+    return `${host} is out of order and wants a pause${pauseSuffix(details)}${suffix}`
   }
   return `${host} answered ${status}${suffix} for ${name}${details.subject.path ? `, file "${details.subject.path}"` : ''}`
+}
+
+function pauseSuffix({ response, nowMs }: Refusal): string {
+  const pauseMs = askedPauseMs(response, nowMs)
+  return pauseMs === undefined ? '' : `: try again in ${inWords(pauseMs)}`
 }
 
 /** Foreign text for a message: one line, short, without control characters or tokens. */

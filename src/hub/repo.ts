@@ -158,10 +158,10 @@ function hubFetch(hub: HubAccess, subject: Subject, options: RepoOptions): typeo
       signal: options.signal,
     })
     const parts: Uint8Array[] = []
-    for await (const part of response.body) {
-      length += part.length
+    for await (const batch of response.batches) {
+      for (const part of batch) length += part.length
       if (length > maxAnswerBytes) throw new HubError('the answer is too long', { url: withoutQuery(url) })
-      parts.push(part)
+      parts.push(...batch)
     }
     const link = response.headers['link']
     return new Response(Buffer.concat(parts), { status: 200, headers: link === undefined ? {} : { link } })

@@ -1,7 +1,8 @@
 /**
  * What libtorrent tells us, as plain objects told apart by `type` (libtorrent's alert names without `_alert`).
  * `native/alerts.cpp` is their only maker. Torrent alerts carry `torrent`, the torrent's id in its session.
- * `torrent_status` and `piece_availability` are our own: libtorrent 2.0.8 has no alert for these answers.
+ * `torrent_status`, `piece_availability`, `unfinished_pieces` and `peers` are our own: libtorrent 2.0.8 has no alert
+ * for these answers.
  */
 
 export interface AlertError {
@@ -49,6 +50,41 @@ export interface TorrentStatus {
   pieces?: Uint8Array
 }
 
+/** A piece that peers brought a part of. `blocks` has one bit per 16 KiB block, most significant bit first. */
+export interface UnfinishedPiece {
+  piece: number
+  blocks: Uint8Array
+}
+
+/**
+ * One connection of a torrent that is past its handshake. Counts and rates are of this connection alone and begin at 0
+ * when the peer connects again.
+ */
+export interface PeerSight {
+  host: string
+  /** Of the connection: where the peer listens only when we connected to it. */
+  port: number
+  /**
+   * 16 lower-case hex digits: what the peer calls itself in this torrent. Absent for a peer that names none, and for a
+   * moment after any peer has connected. The peer's word: it may be anybody else's id, ours included.
+   */
+  sliceId?: string
+  /** It has all pieces; `false` while we have no metadata. */
+  isSeed: boolean
+  /** How many pieces it has. */
+  numPieces: number
+  /** Payload received from it. */
+  downloadBytes: number
+  /** Payload in bytes per second: an average over some five seconds that changes once per second. */
+  downloadRate: number
+  /** Pieces that it took part in and that failed their hash, at most 255; kept when it connects again. */
+  hashFailures: number
+  /** It refuses our requests (BEP 3, "choked"). */
+  isChoking: boolean
+  /** It has pieces that we want. */
+  isInteresting: boolean
+}
+
 interface TorrentAlert {
   torrent: number
 }
@@ -84,6 +120,8 @@ export type Alert =
   | ({ type: 'piece_finished'; piece: number } & TorrentAlert)
   | ({ type: 'hash_failed'; piece: number } & TorrentAlert)
   | ({ type: 'piece_availability'; availability: Uint32Array } & TorrentAlert)
+  | ({ type: 'unfinished_pieces'; pieces: UnfinishedPiece[] } & TorrentAlert)
+  | ({ type: 'peers'; peers: PeerSight[] } & TorrentAlert)
   | ({ type: 'save_resume_data'; resumeData: Uint8Array } & TorrentAlert)
   | ({ type: 'save_resume_data_failed'; error: AlertError } & TorrentAlert)
   /** The resume data does not fit the files: they are checked from scratch. */

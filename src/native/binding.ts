@@ -5,10 +5,21 @@
  * Requests that libtorrent answers later return nothing here and take a `request` number: the answer
  * arrives as an alert that carries the same number (`src/native/session.ts` turns it into a promise).
  */
-import type { Alert } from './alerts.ts'
+import type { Alert, UnfinishedPiece } from './alerts.ts'
 
 /** Settings by libtorrent's own names (`settings_pack`). An unknown name or a wrong type is a TypeError. */
 export type SessionSettings = Record<string, string | number | boolean>
+
+/**
+ * Who reads and writes the files. `own`: `native/disk_io.cpp`, which is faster and stricter (no symbolic link inside a
+ * save path, no write to a torrent that was added in seed mode, no file made twice). `posix`: libtorrent's.
+ */
+export type DiskBackend = 'own' | 'posix'
+
+export interface NativeSessionOptions {
+  /** `own` when absent. */
+  diskBackend?: DiskBackend
+}
 
 /** libtorrent's `torrent_flags`, by name. */
 export type TorrentFlag =
@@ -45,9 +56,18 @@ export interface NativeAddTorrentParams {
   filePriorities?: number[]
   /** One entry per piece, 0 to 7. */
   piecePriorities?: number[]
+  /**
+   * One bit per piece, most significant bit first: what is on disk and right. With it, also all zeros, libtorrent does
+   * not look for itself.
+   */
+  havePieces?: Uint8Array
+  /** Blocks on disk of pieces that are not complete. */
+  unfinishedPieces?: readonly UnfinishedPiece[]
   /** Bytes per second; 0 is no limit. */
   uploadLimit?: number
   downloadLimit?: number
+  /** 16 lower-case hex digits, told to every peer of the torrent; without it nothing is told. Belongs to one torrent only. */
+  sliceId?: string
 }
 
 /** Limits for parsing a `.torrent` from elsewhere (`load_torrent_limits`). */
@@ -67,8 +87,17 @@ export interface NativeTorrent {
   setPiecePriorities(priorities: Uint8Array): void
   /** Answered by a `piece_availability` alert. */
   postPieceAvailability(): void
+  /** Answered by an `unfinished_pieces` alert. */
+  postUnfinishedPieces(): void
+  /** Answered by a `peers` alert. */
+  postPeers(): void
   /** `data` is copied. Its length is the piece's true length: the padding that a v2-only torrent needs is added here. */
   addPiece(piece: number, data: Uint8Array, overwrite: boolean): void
+  /**
+   * The bytes of this piece are in the torrent's file, written there by somebody else: libtorrent hashes them where they
+   * are and announces the piece. Answered by `piece_finished`, also for a piece it has already, or `hash_failed`.
+   */
+  announcePiece(piece: number): void
   setPieceDeadline(piece: number, deadlineMs: number): void
   clearPieceDeadlines(): void
   /** Answered by `save_resume_data`, which contains the info dictionary, or `save_resume_data_failed`. */
@@ -143,6 +172,33 @@ export interface NativeFileDigests {
   gitSha1?: string
 }
 
+export interface NativeFileDigestOptions {
+  /** Length of the complete file. */
+  sizeBytes: number
+  sha256: boolean
+  gitSha1: boolean
+  /** Makes the v2 torrent of the same bytes, equal to what `createTorrent` gives. */
+  torrent?: { name: string; pieceLength: number; createdBy: string; trackers: string[] }
+}
+
+export interface NativeFollowedDigests extends NativeFileDigests {
+  /** Absent for an empty file too, which has no torrent. */
+  torrentFile?: Uint8Array
+  /** 64 hex digits; comes with `torrentFile`. */
+  infoHashV2?: string
+}
+
+export interface NativeFileDigest {
+  readonly hashedBytes: number
+  /** All that was ever read from the file. */
+  readonly readBytes: number
+  /** Does not keep the process alive. */
+  readonly finished: Promise<NativeFollowedDigests>
+  /** The bytes `[0, endBytes)` will not be written again. Never less than before. */
+  advance(endBytes: number): void
+  close(): void
+}
+
 export interface NativeSelfCheck {
   ok: boolean
   /** Why not, for people. */
@@ -160,7 +216,11 @@ export interface NativeAddon {
   }
   /** Whether the library that was loaded fits this addon; `expectVersion` stands in for the addon's own in tests. */
   selfCheck(options?: { expectVersion?: string }): NativeSelfCheck
-  readonly Session: new (settings: SessionSettings, onAlerts: (alerts: Alert[]) => void) => NativeSession
+  readonly Session: new (
+    settings: SessionSettings,
+    onAlerts: (alerts: Alert[]) => void,
+    options?: NativeSessionOptions,
+  ) => NativeSession
   createTorrent(
     options: NativeCreateTorrentOptions,
     onProgress: ((hashedPieces: number, totalPieces: number) => void) | undefined,
@@ -170,6 +230,7 @@ export interface NativeAddon {
     digests: { sha256: boolean; gitSha1: boolean },
     onProgress: ((hashedBytes: number, totalBytes: number) => void) | undefined,
   ): NativeJob<NativeFileDigests>
+  readonly FileDigest: new (path: string, options: NativeFileDigestOptions) => NativeFileDigest
   /** `flock(2)` without waiting: `false` when another holder has it. Released by `unlock` or by closing the descriptor. */
   tryLock(fd: number): boolean
   unlock(fd: number): void

@@ -8,6 +8,7 @@
 import type { PeerAddress } from '../values.ts'
 import type { Alert, AlertError, AlertOf } from './alerts.ts'
 import type {
+  DiskBackend,
   NativeAddon,
   NativeAddTorrentParams,
   NativeLoadLimits,
@@ -19,10 +20,16 @@ import { alertError, callNative, callSite } from './native-error.ts'
 import { Request, RequestQueue } from './requests.ts'
 import { Torrent, type TorrentControl, torrentGone } from './torrent.ts'
 
+export type { DiskBackend } from './binding.ts'
 export type { AlertListener } from './listeners.ts'
 export { Torrent } from './torrent.ts'
 
 export type AddTorrentParams = NativeAddTorrentParams
+
+export interface SessionOptions {
+  /** @defaultValue `own` */
+  readonly diskBackend?: DiskBackend
+}
 
 /** libtorrent's alert categories, the bits of the setting `alert_mask`. */
 export const alertCategory: {
@@ -96,11 +103,14 @@ export class Session implements AsyncDisposable {
   #closing: Promise<void> | undefined
 
   /**
-   * @throws {TypeError} For an unknown setting or a wrong type.
+   * @throws {TypeError} For an unknown setting or disk backend, or a wrong type.
    * @throws {RangeError} For a number that is no 32-bit integer.
    */
-  constructor(addon: NativeAddon, settings: SessionSettings) {
-    this.#native = callNative(() => new addon.Session(settings, (alerts) => this.#receive(alerts)))
+  constructor(addon: NativeAddon, settings: SessionSettings, options: SessionOptions = {}) {
+    const { diskBackend = 'own' } = options
+    this.#native = callNative(
+      () => new addon.Session(settings, (alerts) => this.#receive(alerts), { diskBackend }),
+    )
   }
 
   /**

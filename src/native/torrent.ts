@@ -1,6 +1,6 @@
 /** One torrent of a session: its promises, its listeners, and how they end. */
 import type { InfoHash, PeerAddress } from '../values.ts'
-import type { Alert, AlertError, AlertOf, TorrentStatus } from './alerts.ts'
+import type { Alert, AlertError, AlertOf, PeerSight, TorrentStatus, UnfinishedPiece } from './alerts.ts'
 import type { NativeTorrent, TorrentFlags } from './binding.ts'
 import { type AlertListener, Listeners } from './listeners.ts'
 import { callNative } from './native-error.ts'
@@ -43,6 +43,8 @@ export class Torrent {
   readonly #listeners = new Listeners()
   readonly #status = new RequestQueue<TorrentStatus>('status')
   readonly #availability = new RequestQueue<Uint32Array>('pieceAvailability')
+  readonly #unfinished = new RequestQueue<readonly UnfinishedPiece[]>('unfinishedPieces')
+  readonly #peers = new RequestQueue<PeerSight[]>('peers')
   readonly #resumeData = new RequestQueue<Uint8Array>('saveResumeData')
   readonly #renames = new Map<number, RequestQueue<void>>()
   readonly #removal = new RequestQueue<void>('remove')
@@ -102,6 +104,16 @@ export class Torrent {
     return this.#availability.ask(() => this.#native.postPieceAvailability(), this.pieceAvailability)
   }
 
+  /** Pieces that libtorrent is fetching, with the blocks of them that are on disk. */
+  unfinishedPieces(): Promise<readonly UnfinishedPiece[]> {
+    return this.#unfinished.ask(() => this.#native.postUnfinishedPieces(), this.unfinishedPieces)
+  }
+
+  /** Every connection that is past its handshake, in no order. */
+  peers(): Promise<PeerSight[]> {
+    return this.#peers.ask(() => this.#native.postPeers(), this.peers)
+  }
+
   /** `priority` is 0 (do not download) to 7. @throws {RangeError} For a piece that is not in the torrent. */
   setPiecePriority(piece: number, priority: number): void {
     callNative(() => this.#native.setPiecePriority(piece, priority))
@@ -121,6 +133,22 @@ export class Torrent {
    */
   addPiece(piece: number, data: Uint8Array, options: { overwrite?: boolean } = {}): void {
     callNative(() => this.#native.addPiece(piece, data, options.overwrite ?? false))
+  }
+
+  /**
+   * Says that the bytes of a piece are in the torrent's file, written there by somebody else, all of them. libtorrent
+   * hashes them where they are and tells its peers; nothing is written and nothing is copied. What peers have sent of the
+   * piece counts no longer.
+   *
+   * Answered by `piece_finished`, at once for a piece that libtorrent has already, or by `hash_failed`: it may then be
+   * written and announced again, and bytes that are not there count as wrong. A disk that cannot be read is a `file_error`,
+   * and the torrent pauses. While the files are being checked, before `torrent_checked`, there is no answer, as for `addPiece`.
+   *
+   * @throws {RangeError} For a piece that is not in the torrent.
+   * @throws {NativeError} When the session's disk backend is `posix`.
+   */
+  announcePiece(piece: number): void {
+    callNative(() => this.#native.announcePiece(piece))
   }
 
   /** Asks for a piece within `deadlineMs` from now, ahead of others. */
@@ -200,6 +228,12 @@ export class Torrent {
       case 'piece_availability':
         this.#availability.answer(alert.availability)
         break
+      case 'unfinished_pieces':
+        this.#unfinished.answer(alert.pieces)
+        break
+      case 'peers':
+        this.#peers.answer(alert.peers)
+        break
       case 'save_resume_data':
         this.#resumeData.answer(alert.resumeData)
         break
@@ -240,9 +274,9 @@ export class Torrent {
   }
 
   #failQuestions(error: AlertError): void {
-    for (const queue of [this.#status, this.#availability, this.#resumeData, ...this.#renames.values()]) {
+    for (const queue of [this.#status, this.#availability, this.#unfinished, this.#peers, this.#resumeData])
       queue.failAll(error)
-    }
+    for (const queue of this.#renames.values()) queue.failAll(error)
   }
 
   #failDropped(names: readonly string[], error: AlertError): void {

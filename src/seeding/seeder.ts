@@ -23,6 +23,8 @@ export interface SeedRequest {
   readonly check?: ((signal: AbortSignal) => Promise<boolean>) | undefined
   /** A torrent that serves this very path already, from the download that just ended. */
   readonly joined?: { readonly torrent: Torrent; readonly offer: TorrentOffer } | undefined
+  /** The file's torrent, made while it was downloaded. */
+  readonly made?: StoredTorrent | undefined
 }
 
 export type SeedState = 'waiting' | 'hashing' | 'seeding' | 'ended' | 'failed'
@@ -173,8 +175,12 @@ export class Seeder {
 
   /** A torrent of the store was made of content that was right; libtorrent finds out when that has changed. */
   async #torrentOf(entry: Entry, check: SeedRequest['check']): Promise<StoredTorrent | undefined> {
-    const { blob, path } = entry.request
+    const { blob, path, made } = entry.request
     const { signal } = entry.controller
+    if (made !== undefined) {
+      await keepTorrent(blob, made, this.#deps)
+      return made
+    }
     const isKnown = (await this.#deps.store.load(blob)) !== undefined
     if (!isKnown && check !== undefined && !(await check(signal))) {
       throw new IntegrityError(`${path} is not what its name promises; delete it and download it again`)
@@ -199,6 +205,8 @@ export class Seeder {
       announceUrls: this.#deps.trackers.map((tracker) => tracker.announceUrl),
       peers: [],
       isPromising: false,
+      mayBeCrowd: false,
+      isTied: true,
     }
     const added = await this.#deps.swarm.join(offer, { path, mode: 'seed' })
     if (added === undefined) throw new Error('its torrent is in use for another file of this process')

@@ -1,5 +1,5 @@
 /** The swarm's policy in libtorrent's own settings; what each one is for stands beside it. */
-import type { SessionSettings } from '../native/binding.ts'
+import type { DiskBackend, SessionSettings } from '../native/binding.ts'
 import { baseSettings } from '../native/session.ts'
 import { packageVersion } from '../version.ts'
 
@@ -12,6 +12,8 @@ export interface SwarmOptions {
   readonly maxUploadBytesPerSecond: number
   /** Whether the limits hold for peers on the local network too (libtorrent exempts them by itself). */
   readonly limitLocalPeers: boolean
+  /** Who reads and writes the files. @defaultValue `own` */
+  readonly diskBackend?: DiskBackend
 }
 
 /** Settings of a session for these options. Measurements behind the figures: docs/notes/0003-swarm-settings.md. */
@@ -31,6 +33,12 @@ export function sessionSettings(options: SwarmOptions): SessionSettings {
     optimistic_unchoke_interval: 4,
     // Whole pieces from one peer make many peers wait for the same one.
     whole_pieces_threshold: 0,
+    // The first pieces too are chosen by priority: peers that arrive together begin with different ones.
+    initial_picker_threshold: 0,
+    // Many homes and offices are behind one address.
+    allow_multiple_connections_per_ip: true,
+    // What is queued at a slow peer when a faster one turns up comes late or twice.
+    request_queue_time: 1,
     smooth_connects: false,
     // A small torrent takes five ticks from add to finish; the default tick is 500 ms.
     tick_interval: 100,

@@ -3,6 +3,7 @@
  * in it by info hash. Downloads and seeds share it, so that a finished download goes on seeding in place.
  */
 import { dirname } from 'node:path'
+import type { UnfinishedPiece } from '../native/alerts.ts'
 import type { NativeAddon } from '../native/binding.ts'
 import { Session, type Torrent } from '../native/session.ts'
 import type { InfoHash, PeerAddress } from '../values.ts'
@@ -20,6 +21,20 @@ export interface TorrentOffer {
   readonly peers: readonly PeerAddress[]
   /** Whether somebody is known to be there. */
   readonly isPromising: boolean
+  /** Whether others may be fetching it at this moment. */
+  readonly mayBeCrowd: boolean
+  /** Whether this machine, or two publishers at different addresses, vouch that its bytes are the Hub's. */
+  readonly isTied: boolean
+}
+
+/** What a download that joins a swarm brings along. */
+export interface Progress {
+  /** One entry per piece, 0 (leave it alone) to 7. */
+  readonly priorities: Uint8Array
+  /** Blocks on disk of pieces that peers left unfinished. */
+  readonly unfinished: readonly UnfinishedPiece[]
+  /** Under which name this download shares the origin with others: 16 hex digits. */
+  readonly sliceId: string
 }
 
 export interface JoinOptions {
@@ -27,6 +42,8 @@ export interface JoinOptions {
   readonly path: string
   /** `seed`: the file is complete and must never be written to. */
   readonly mode: 'download' | 'seed'
+  /** Without it, libtorrent looks at what is on disk by itself. With it, nothing is there until it is handed in. */
+  readonly progress?: Progress | undefined
 }
 
 export class Swarm implements AsyncDisposable {
@@ -41,11 +58,17 @@ export class Swarm implements AsyncDisposable {
     this.#options = options
   }
 
+  /** Whether the torrent checks pieces that were written into its file by others where they are. */
+  get checksInPlace(): boolean {
+    return (this.#options.diskBackend ?? 'own') === 'own'
+  }
+
   /** The session, opened on first use. */
   get session(): Session {
     if (this.#closing !== undefined) throw new TypeError('the swarm is closed')
     if (this.#session === undefined) {
-      this.#session = new Session(this.#addon, sessionSettings(this.#options))
+      const { diskBackend = 'own' } = this.#options
+      this.#session = new Session(this.#addon, sessionSettings(this.#options), { diskBackend })
       if (this.#options.limitLocalPeers) this.#session.exemptLocalPeers(false)
     }
     return this.#session
@@ -65,6 +88,12 @@ export class Swarm implements AsyncDisposable {
       renamedFiles: { 0: options.path },
       trackers: [...offer.announceUrls],
       peers: [...offer.peers],
+      ...(options.progress && {
+        havePieces: new Uint8Array(Math.ceil(options.progress.priorities.length / 8)),
+        piecePriorities: [...options.progress.priorities],
+        unfinishedPieces: options.progress.unfinished,
+        sliceId: options.progress.sliceId,
+      }),
       // Upload mode keeps libtorrent from repairing, and so from writing to, a blob that turns out damaged.
       flags: {
         auto_managed: false,

@@ -9,6 +9,9 @@ import { asInfoHash, type BlobRef, type InfoHash } from '../values.ts'
 import type { TorrentFormat } from './metainfo.ts'
 import { pieceLengthFor } from './piece-length.ts'
 
+/** What torrents made here say of their maker. */
+export const torrentCreator = 'llmpt-native'
+
 export interface CreatedTorrent {
   /** The complete `.torrent`. */
   readonly torrentFile: Uint8Array
@@ -62,7 +65,7 @@ export async function createTorrentOf(
       pieceLength: options.pieceLength ?? pieceLengthFor(size),
       format: options.format ?? 'v2',
       trackers: [...(options.announceUrls ?? [])],
-      createdBy: 'llmpt-native',
+      createdBy: torrentCreator,
       comment: '',
       threads: options.threads ?? availableParallelism(),
       background: options.background ?? false,

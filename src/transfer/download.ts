@@ -1,28 +1,34 @@
 /**
- * One file of the Hub, from its identity to its place in the cache: plan, race, verify, rename, link.
- * Nothing carries its final name before its digest matched; a torrent that lied is condemned and the
- * download goes on without it, silently.
+ * One file of the Hub, from its identity to its place in the cache: plan, race, verify, rename, link. The file's digest
+ * follows what is there while it arrives, so that it is known moments after the last byte.
+ *
+ * Nothing carries its final name before its digest matched; a torrent that lied is condemned and the download goes on
+ * without it, silently.
  */
 import { rename } from 'node:fs/promises'
-import { ConfigError, IntegrityError, isAbort } from '../errors.ts'
+import { ConfigError, IntegrityError, isAbort, SwarmError } from '../errors.ts'
 import type { RangeBody, RangeRequest } from '../hub/file-source.ts'
 import type { PartialFile as WritableSlot } from '../hub/partial-file.ts'
 import type { Place } from '../hub/place.ts'
 import { log, messageOf } from '../log.ts'
+import type { UnfinishedPiece } from '../native/alerts.ts'
 import type { NativeAddon } from '../native/binding.ts'
 import type { Swarm, TorrentOffer } from '../swarm/swarm.ts'
+import { torrentCreator } from '../torrent/create.ts'
 import { pieceLengthFor } from '../torrent/piece-length.ts'
-import type { BytesBySource, HubFile, InfoHash } from '../values.ts'
+import { type BytesBySource, digestOf, type HubFile, type InfoHash } from '../values.ts'
 import type { CondemnedTorrents } from './condemned.ts'
+import { followDigest } from './digest.ts'
 import type { TorrentFinder } from './find-torrent.ts'
 import { Journal } from './journal.ts'
+import { LiveFile } from './live-file.ts'
 import { PartialFile } from './partial-file.ts'
 import { PieceMap } from './piece-map.ts'
 import { type Plan, planDownload, type RacePolicy } from './plan.ts'
 import { noBytes, type Phase } from './progress.ts'
-import { type RaceOutcome, race, type TransferProgress } from './race.ts'
+import { type ByteListener, type RaceOutcome, race, type TransferProgress } from './race.ts'
+import { type FinishedDigest, RunningDigest } from './running-digest.ts'
 import type { SwarmLeg } from './swarm-leg.ts'
-import { isBlob } from './verify.ts'
 
 /** What the transfer room needs from outside; the client builds it once. */
 export interface DownloadDeps {
@@ -36,6 +42,8 @@ export interface DownloadDeps {
   readonly timeoutMs: number
   readonly canUseHttp: boolean
   readonly offline: boolean
+  /** Every piece of a file whose digest matched was found right by this torrent. */
+  readonly onTied?: ((file: HubFile, offer: TorrentOffer) => Promise<void>) | undefined
 }
 
 export interface FileDownload {
@@ -43,11 +51,22 @@ export interface FileDownload {
   /** Where the file goes. */
   readonly place: Place
   /** Opens ranges at the Hub. */
-  readonly source: { openRange(range: RangeRequest): Promise<RangeBody> }
+  readonly source: { openRange(range: RangeRequest): Promise<RangeBody>; freeSlots?(): number }
   /** Everybody may read this file, or its owner agreed to share it. */
-  readonly mayShare: () => Promise<boolean>
+  readonly mayShare: (signal: AbortSignal) => Promise<boolean>
+  /** Trackers for the torrent that is made of a file that came without one; `undefined`: none is made. */
+  readonly torrentFor?: { readonly announceUrls: readonly string[] } | undefined
   readonly signal: AbortSignal
   readonly onProgress?: ((phase: Phase, progress: TransferProgress) => void) | undefined
+  /** Called once the file can be read while it grows; not for a file that is there, or that another process brings. */
+  readonly onLive?: ((live: LiveFile) => void) | undefined
+}
+
+/** A torrent that was made of the file's own bytes. */
+export interface MadeTorrent {
+  readonly torrentFile: Uint8Array
+  readonly infoHash: InfoHash
+  readonly pieceLength: number
 }
 
 export interface FetchedFile {
@@ -58,6 +77,8 @@ export interface FetchedFile {
   readonly bytes: BytesBySource
   /** The torrent it came through, still in its swarm and serving `path`; its new owner takes it over. */
   readonly joined: { readonly leg: SwarmLeg; readonly offer: TorrentOffer } | undefined
+  /** The torrent made on the way, when there was none to come through. */
+  readonly made: MadeTorrent | undefined
   readonly infoHash: InfoHash | undefined
 }
 
@@ -71,23 +92,39 @@ export interface FetchedFile {
 export async function fetchFile(request: FileDownload, deps: DownloadDeps): Promise<FetchedFile> {
   const { file, place, signal } = request
   const mover: Mover = { rename }
-  const slot = await place.open(file, { rename: (from, to) => mover.rename(from, to) }, { signal })
+  const slot = await place.open(
+    file,
+    { rename: (from, to) => mover.rename(from, to) },
+    {
+      signal,
+      onWaiting: (seen) =>
+        request.onProgress?.('waiting', elsewhere(file, (seen as { bytesSoFar?: number }).bytesSoFar)),
+    },
+  )
   if (slot.state === 'present') {
     const bytes = { ...noBytes(), cache: file.sizeBytes }
-    return { path: slot.path, isNew: false, bytes, joined: undefined, infoHash: undefined }
+    return { path: slot.path, isNew: false, bytes, joined: undefined, made: undefined, infoHash: undefined }
   }
   await using held = slot
   const plan = planDownload({
     sizeBytes: file.sizeBytes,
     isCached: false,
     canUseSwarm: deps.swarm !== undefined && deps.finder !== undefined,
-    mayShare: deps.swarm !== undefined && file.sizeBytes > 0 && (await request.mayShare()),
+    // Finding out may take a question to the Hub: HTTP does not wait for the answer.
+    mayShare: deps.canUseHttp || (deps.swarm !== undefined && (await request.mayShare(signal))),
     canUseHttp: deps.canUseHttp,
     offline: deps.offline,
     smallFileBytes: deps.smallFileBytes,
   })
-  if (plan.kind === 'impossible') throw new ConfigError(`cannot get ${file.path}: ${plan.reason}`)
+  if (plan.kind === 'impossible')
+    throw new ConfigError(`cannot get ${file.path} of ${file.repo}: ${plan.reason}`)
   return await new FileFetch(request, deps, held, plan, mover).run()
+}
+
+/** What another process has of the file so far. */
+function elsewhere(file: HubFile, bytesSoFar = 0): TransferProgress {
+  const bytes = { ...noBytes(), cache: bytesSoFar }
+  return { sizeBytes: file.sizeBytes, bytes, httpRate: 0, p2pRate: 0, peers: 0 }
 }
 
 /** Who gives the finished file its name: the file system, or libtorrent for a file it serves. */
@@ -110,7 +147,10 @@ class FileFetch {
   readonly #plan: Plan
   readonly #mover: Mover
   readonly #journal: Journal | undefined
+  readonly #digest: RunningDigest
+  #live: LiveFile | undefined
   #lastProgress: TransferProgress | undefined
+  #offer: TorrentOffer | undefined
   #hasResumed = false
   #lies = 0
   #wrongCopies = 0
@@ -125,17 +165,32 @@ class FileFetch {
     this.#journal = slot.isResumable
       ? new Journal(deps.stateDir, slot.partialPath, request.file.etag)
       : undefined
+    this.#digest = new RunningDigest(() => this.#startDigest())
   }
 
   async run(): Promise<FetchedFile> {
     if (this.#plan.kind !== 'fetch') return await this.#commitEmpty()
-    const map = await this.#resume()
-    let swarmStart = this.#plan.swarm
+    try {
+      return await this.#run()
+    } finally {
+      this.#digest.close()
+      this.#journal?.close()
+    }
+  }
+
+  async #run(): Promise<FetchedFile> {
+    const { map, unfinished } = await this.#resume()
+    this.#live = new LiveFile(this.#slot.partialPath, map)
+    let swarmStart = this.#plan.kind === 'fetch' ? this.#plan.swarm : 'never'
+    let left = unfinished
     for (;;) {
-      const outcome = await this.#race(map, swarmStart)
+      const outcome = await this.#race(map, left, swarmStart)
+      left = []
+      if (outcome.isUncertain) this.#digest.takenBack(0)
       const bytes = this.#lastProgress?.bytes ?? noBytes()
       try {
-        if (await this.#isRight()) return await this.#commit(outcome.leg, bytes)
+        const digest = await this.#rightDigest()
+        if (digest !== undefined) return await this.#commit(outcome, bytes, digest)
       } catch (error) {
         await outcome.leg?.leave().catch(() => {})
         throw error
@@ -145,65 +200,149 @@ class FileFetch {
     }
   }
 
-  async #isRight(): Promise<boolean> {
+  #startDigest(): ReturnType<typeof followDigest> {
+    const { file, torrentFor } = this.#request
+    const digest = digestOf(file.etag)
+    const canMakeTorrent = this.#deps.addon !== undefined && file.sizeBytes > 0
+    const makesTorrent = torrentFor !== undefined && canMakeTorrent && this.#offer === undefined
+    return followDigest(this.#deps.addon, this.#slot.partialPath, {
+      sizeBytes: file.sizeBytes,
+      sha256: digest === 'sha256',
+      gitSha1: digest === 'git-sha1',
+      ...(makesTorrent && {
+        torrent: {
+          name: file.etag,
+          pieceLength: pieceLengthFor(file.sizeBytes),
+          trackers: [...torrentFor.announceUrls],
+          createdBy: torrentCreator,
+        },
+      }),
+    })
+  }
+
+  /** What the digest found, when it is the one the etag promises. @throws The signal's reason. */
+  async #rightDigest(): Promise<FinishedDigest | undefined> {
     this.#report('verifying')
+    const { file, signal } = this.#request
     // Whoever waits for our lock must see that we are alive while nothing is written.
     const timer = setInterval(() => void this.#slot.touch(), touchMs)
+    const abort = (): void => this.#digest.close()
+    signal.addEventListener('abort', abort)
     try {
-      const { file, signal } = this.#request
-      return await isBlob(this.#slot.partialPath, file, { addon: this.#deps.addon, signal })
+      signal.throwIfAborted()
+      const found = await this.#digest.finish(file.sizeBytes, signal)
+      const isRight = (digestOf(file.etag) === 'sha256' ? found.sha256 : found.gitSha1) === file.etag
+      return isRight ? found : undefined
+    } catch (error) {
+      signal.throwIfAborted()
+      throw error
     } finally {
+      signal.removeEventListener('abort', abort)
       clearInterval(timer)
     }
   }
 
-  /** The pieces an interrupted download left, when the partial file can still hold them. */
-  async #resume(): Promise<PieceMap> {
+  /** What an interrupted download left, when the partial file can still hold it. */
+  async #resume(): Promise<{ map: PieceMap; unfinished: readonly UnfinishedPiece[] }> {
     const { sizeBytes } = this.#request.file
     const pieceLength = pieceLengthFor(sizeBytes)
-    const fresh = new PieceMap(sizeBytes, pieceLength)
-    const map = await this.#journal?.load(sizeBytes, pieceLength)
-    if (map === undefined) return fresh
+    const fresh = { map: new PieceMap(sizeBytes, pieceLength), unfinished: [] }
+    const left = await this.#journal?.load(sizeBytes, pieceLength)
+    if (left === undefined) return fresh
     await using partial = await PartialFile.open(this.#slot.partialPath, true)
-    const last = [...map.present()].at(-1)
-    const reaches = last === undefined ? 0 : map.offsetOf(last) + map.lengthOf(last)
-    if (last === undefined || (await partial.sizeBytes()) < reaches) return fresh
+    if ((await partial.sizeBytes()) < left.endBytes) return fresh
     this.#hasResumed = true
-    return map
+    return left
   }
 
-  async #race(map: PieceMap, swarmStart: SwarmStart): Promise<RaceOutcome> {
+  async #race(
+    map: PieceMap,
+    unfinished: readonly UnfinishedPiece[],
+    swarmStart: SwarmStart,
+  ): Promise<RaceOutcome> {
     const { file, source, signal } = this.#request
     const { deps, plan } = { deps: this.#deps, plan: this.#plan }
-    const { finder } = deps
-    await using partial = await PartialFile.open(this.#slot.partialPath, [...map.present()].length > 0)
+    const keeps = !map.isEmpty || unfinished.length > 0
+    await using partial = await PartialFile.open(this.#slot.partialPath, keeps)
+    this.#journal?.begin(map, unfinished)
+    if (this.#live !== undefined) this.#request.onLive?.(this.#live)
     try {
       return await race({
         map,
+        unfinished,
         file: partial,
         open: plan.kind === 'fetch' && plan.http !== 'never' ? (range) => source.openRange(range) : undefined,
+        freeSlots: source.freeSlots && (() => source.freeSlots?.() ?? 1),
         swarm: deps.swarm,
-        findTorrent: async (inner) => await finder?.find(file, inner),
+        findTorrent: (inner) => this.#findTorrent(inner),
         http: plan.kind === 'fetch' ? plan.http : 'at-once',
         swarmStart,
         policy: deps.policy,
         patienceMs: deps.timeoutMs,
         signal,
+        listener: this.#listener(map),
+        audience: this.#request.onLive && this.#live,
         onProgress: (progress) => {
           this.#lastProgress = progress
           this.#report('downloading')
         },
         onCondemned: (offer) => deps.condemned.add(file.etag, offer.infoHash),
-        onCheckpoint: (pieces) => void this.#journal?.save(pieces),
       })
     } catch (error) {
       await this.#keepOrDiscard(map, error)
-      throw error
+      throw error instanceof SwarmError ? this.#lost(error) : error
+    }
+  }
+
+  /** Which file it is that nobody brought, and what may help. */
+  #lost(error: SwarmError): SwarmError {
+    const { path, repo } = this.#request.file
+    const next = this.#deps.canUseHttp
+      ? 'try again later'
+      : 'allow HTTP (HF_P2P_WEBSEED=1), or try again later'
+    return new SwarmError(`${path} of ${repo}: ${error.message}; ${next}`, { cause: error })
+  }
+
+  async #findTorrent(signal: AbortSignal): Promise<TorrentOffer | undefined> {
+    if (this.#deps.canUseHttp && !(await this.#request.mayShare(signal))) return undefined
+    this.#offer = await this.#deps.finder?.find(this.#request.file, signal)
+    return this.#offer
+  }
+
+  #listener(map: PieceMap): ByteListener {
+    return {
+      piece: (piece, source) => {
+        this.#journal?.piece(piece, source)
+        this.#live?.changed()
+      },
+      written: ({ start, end }) => {
+        this.#journal?.written(start, end)
+        this.#live?.changed()
+      },
+      takenBack: (piece, source) => {
+        this.#journal?.takenBack(piece)
+        // The Hub's own bytes are what a reader would have got without us, though its torrent disputes them.
+        if (source === 'p2p') this.#live?.retract(piece)
+        this.#digest.takenBack(map.offsetOf(piece))
+      },
+      unfinished: (pieces) => this.#journal?.unfinished(pieces),
+      final: (endBytes) => this.#digest.advance(endBytes),
     }
   }
 
   #report(phase: Phase): void {
     if (this.#lastProgress !== undefined) this.#request.onProgress?.(phase, this.#lastProgress)
+  }
+
+  /** Forgets what these sources brought. */
+  #drop(map: PieceMap, ...sources: ('http' | 'p2p')[]): void {
+    for (const piece of map.present()) {
+      const source = map.sourceOf(piece)
+      if (source !== undefined && sources.includes(source)) this.#live?.retract(piece)
+    }
+    for (const source of sources) map.drop(source)
+    this.#live?.distrustPeers()
+    this.#digest.takenBack(0)
   }
 
   /**
@@ -217,8 +356,7 @@ class FileFetch {
       // What an earlier call left can have come from anyone, and been damaged since.
       log.info(`${file.path}: what an earlier attempt left is not right; starting anew`)
       this.#hasResumed = false
-      map.drop('p2p')
-      map.drop('http')
+      this.#drop(map, 'p2p', 'http')
       return swarmStart
     }
     if (map.bytes().p2p > 0 && outcome.offer !== undefined) {
@@ -226,13 +364,12 @@ class FileFetch {
         `${file.path}: torrent ${outcome.offer.infoHash} holds other content; it will not be used again`,
       )
       await this.#deps.condemned.add(file.etag, outcome.offer.infoHash)
-      map.drop('p2p')
+      this.#drop(map, 'p2p')
       this.#lies += 1
       if (this.#deps.canUseHttp) return 'never'
       if (this.#lies < maxLies) return swarmStart
     } else {
-      map.drop('p2p')
-      map.drop('http')
+      this.#drop(map, 'p2p', 'http')
       this.#wrongCopies += 1
       if (this.#wrongCopies < maxWrongCopies) {
         log.warn(`${file.path}: what the Hub sent is not what its etag promises; fetching it again`)
@@ -245,7 +382,8 @@ class FileFetch {
     )
   }
 
-  async #commit(leg: SwarmLeg | undefined, bytes: BytesBySource): Promise<FetchedFile> {
+  async #commit(outcome: RaceOutcome, bytes: BytesBySource, digest: FinishedDigest): Promise<FetchedFile> {
+    const { leg } = outcome
     let serving = leg
     // libtorrent renames a file it serves, so that it goes on under the new name without a gap.
     this.#mover.rename = async (from, to) => {
@@ -261,8 +399,10 @@ class FileFetch {
     try {
       const path = await this.#slot.commit()
       await this.#journal?.remove()
+      if (leg !== undefined) await this.#deps.onTied?.(this.#request.file, leg.offer)
       const joined = serving && { leg: serving, offer: serving.offer }
-      return { path, isNew: true, bytes, joined, infoHash: leg?.offer.infoHash }
+      const made = joined === undefined ? madeTorrent(digest, this.#request.file) : undefined
+      return { path, isNew: true, bytes, joined, made, infoHash: leg?.offer.infoHash }
     } catch (error) {
       await serving?.leave().catch(() => {})
       throw error
@@ -270,8 +410,8 @@ class FileFetch {
   }
 
   async #commitEmpty(): Promise<FetchedFile> {
-    await using partial = await PartialFile.open(this.#slot.partialPath, false)
-    if (!(await isBlob(partial.path, this.#request.file))) {
+    await using _partial = await PartialFile.open(this.#slot.partialPath, false)
+    if ((await this.#rightDigest()) === undefined) {
       await this.#discard()
       throw new IntegrityError(`${this.#request.file.path} is said to be empty, and its etag says it is not`)
     }
@@ -280,14 +420,15 @@ class FileFetch {
       isNew: true,
       bytes: noBytes(),
       joined: undefined,
+      made: undefined,
       infoHash: undefined,
     }
   }
 
   async #keepOrDiscard(map: PieceMap, error: unknown): Promise<void> {
+    if (this.#journal === undefined || (map.isEmpty && !this.#journal.hasUnfinished))
+      return await this.#discard()
     const { http, p2p } = map.bytes()
-    if (this.#journal === undefined || http + p2p === 0) return await this.#discard()
-    await this.#journal.save(map)
     const why = isAbort(error, this.#request.signal) ? 'interrupted' : 'failed'
     log.debug(`${this.#request.file.path}: ${why} with ${http + p2p} bytes kept in ${this.#slot.partialPath}`)
   }
@@ -296,4 +437,10 @@ class FileFetch {
     await this.#slot.discard()
     await this.#journal?.remove()
   }
+}
+
+function madeTorrent(digest: FinishedDigest, file: HubFile): MadeTorrent | undefined {
+  const { torrentFile, infoHash } = digest
+  if (torrentFile === undefined || infoHash === undefined) return undefined
+  return { torrentFile, infoHash, pieceLength: pieceLengthFor(file.sizeBytes) }
 }

@@ -6,7 +6,7 @@ import type { TorrentOffer } from '../swarm/swarm.ts'
 import { parseMetainfo } from '../torrent/metainfo.ts'
 import type { BlobCandidate } from '../tracker/client.ts'
 import type { TrackerSet } from '../tracker/tracker-set.ts'
-import type { BlobRef, Etag, PeerAddress } from '../values.ts'
+import type { BlobRef, Etag, InfoHash, PeerAddress } from '../values.ts'
 import type { CondemnedTorrents } from './condemned.ts'
 
 export interface TorrentFinderDeps {
@@ -14,7 +14,12 @@ export interface TorrentFinderDeps {
   readonly condemned: CondemnedTorrents
   /** Peers to try besides those the trackers name. */
   readonly peers: readonly PeerAddress[]
+  /** Whether this machine has found the torrent's bytes to be those of the blob. */
+  readonly isKnown: (blob: BlobRef, infoHash: InfoHash) => Promise<boolean>
 }
+
+/** At how many addresses somebody must have published the same torrent of a blob before it is believed unseen. */
+const minPublishers = 2
 
 /** Of several candidates for one blob, how many are fetched before giving up. */
 const maxTried = 4
@@ -47,7 +52,7 @@ export class TorrentFinder {
     const candidates = await this.#candidates(blob, signal)
     for (const candidate of candidates.slice(0, maxTried)) {
       const torrentFile = await this.#deps.trackers.fetchTorrent(candidate, { signal })
-      if (torrentFile !== undefined) return this.#offerOf(candidate, torrentFile)
+      if (torrentFile !== undefined) return await this.#offerOf(candidate, torrentFile)
     }
     return undefined
   }
@@ -65,7 +70,7 @@ export class TorrentFinder {
     return kept
   }
 
-  #offerOf(candidate: BlobCandidate, torrentFile: Uint8Array): TorrentOffer {
+  async #offerOf(candidate: BlobCandidate, torrentFile: Uint8Array): Promise<TorrentOffer> {
     const { infoHash, pieceLength } = parseMetainfo(torrentFile)
     return {
       infoHash,
@@ -74,6 +79,8 @@ export class TorrentFinder {
       announceUrls: this.#deps.trackers.announceUrls,
       peers: [...candidate.peers, ...this.#deps.peers],
       isPromising: candidate.seeders > 0 || candidate.peers.length > 0 || this.#deps.peers.length > 0,
+      mayBeCrowd: candidate.leechers > 0,
+      isTied: candidate.publishers >= minPublishers || (await this.#deps.isKnown(candidate, infoHash)),
     }
   }
 }

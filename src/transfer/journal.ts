@@ -1,83 +1,314 @@
 /**
- * Which pieces of a partial file are good, kept beside our other state so that an interrupted download
- * goes on where it stopped. A journal is a hint: whatever it says, the digest decides at the end.
+ * Which bytes of a partial file are good, kept beside our other state so that an interrupted download goes on where
+ * it stopped, even after `kill -9`. A file of lines that only grows: each says what was on disk when it was written.
+ * A journal is a hint: whatever it says, the digest decides at the end.
+ *
+ *     {"version":2,"partial":…,"identity":…,"sizeBytes":…,"pieceLength":…}
+ *     p 17 http        piece 17 is there, from HTTP
+ *     b 32768 65536    HTTP wrote these bytes of pieces that are not complete
+ *     u 18 ff00        blocks of piece 18 that peers brought, most significant bit first
+ *     f 17             piece 17 was taken back
  */
-import { createHash, randomBytes } from 'node:crypto'
-import { mkdir, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { createHash } from 'node:crypto'
+import {
+  closeSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
+import { readFile, rm } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import * as v from 'valibot'
 import { log, messageOf } from '../log.ts'
-import type { Etag } from '../values.ts'
-import { PieceMap } from './piece-map.ts'
+import type { UnfinishedPiece } from '../native/alerts.ts'
+import { blockBytes, PieceMap, type PieceSource } from './piece-map.ts'
 
-const journalSchema = v.object({
-  version: v.literal(1),
-  etag: v.string(),
+const headerSchema = v.object({
+  version: v.literal(2),
+  partial: v.string(),
+  identity: v.string(),
   sizeBytes: v.number(),
   pieceLength: v.number(),
-  pieces: v.pipe(v.string(), v.base64()),
 })
+
+/** What an earlier attempt left. */
+export interface Leftover {
+  readonly map: PieceMap
+  readonly unfinished: readonly UnfinishedPiece[]
+  /** How long the file has to be to hold all that. */
+  readonly endBytes: number
+}
+
+/** A journal of a file nobody has written to for longer is dropped with it. */
+const maxJournalBytes = 64 * 1024 * 1024
+
+/** Where the journal of a partial file is. */
+export function journalPath(stateDir: string, partialPath: string): string {
+  const name = createHash('sha256').update(partialPath).digest('hex').slice(0, 32)
+  return join(stateDir, 'partial', `${name}.journal`)
+}
+
+/** A journal is removed when nothing was noted in it for this long, as its partial file is: 7 days, in ms. */
+export const journalKeptMs: number = 7 * 24 * 60 * 60 * 1000
+
+/** Removes the journal of a partial file that is gone. */
+export async function removeJournal(stateDir: string, partialPath: string): Promise<void> {
+  const path = journalPath(stateDir, partialPath)
+  for (const each of [path, draftOf(path)]) await rm(each, { force: true }).catch(() => {})
+}
+
+/**
+ * Removes the journals nobody will read again: those whose partial file is gone, as after a crash between the rename
+ * of the finished file and the end of its journal, and those that were forgotten. Never throws.
+ *
+ * All in one turn: a journal that this process begins meanwhile would be taken for the old one.
+ */
+export function sweepJournals(stateDir: string, nowMs: number = Date.now()): void {
+  const folder = join(stateDir, 'partial')
+  try {
+    for (const name of readdirSync(folder)) {
+      const path = join(folder, name)
+      const partial = partialOf(path)
+      const isOrphan = partial !== undefined && !existsSync(partial)
+      if (isOrphan || nowMs - lstatSync(path).mtimeMs > journalKeptMs) rmSync(path, { force: true })
+    }
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT')
+      log.debug(`${folder} was not tidied: ${messageOf(error)}`)
+  }
+}
+
+/** Paths are shorter on every system we know. */
+const maxHeaderBytes = 16 * 1024
+
+/** The partial file a journal is about; `undefined` when it does not say. */
+function partialOf(path: string): string | undefined {
+  let fd: number | undefined
+  try {
+    fd = openSync(path, 'r')
+    const bytes = Buffer.alloc(maxHeaderBytes)
+    const [first = ''] = bytes.toString('utf8', 0, readSync(fd, bytes)).split('\n')
+    return v.parse(headerSchema, JSON.parse(first)).partial
+  } catch {
+    return undefined
+  } finally {
+    if (fd !== undefined) closeSync(fd)
+  }
+}
+
+function removeQuietly(path: string): void {
+  try {
+    rmSync(path, { force: true })
+  } catch {
+    // Where a folder is none, or not ours, even looking fails.
+  }
+}
+
+/** Where a journal is written before it gets its name. Its owner has the lock, so that one name is enough. */
+function draftOf(path: string): string {
+  return `${path}.new`
+}
 
 export class Journal {
   readonly #path: string
-  readonly #etag: Etag | undefined
-  /** Writes go one after the other, so that an early one cannot overtake a later one or the removal. */
-  #last: Promise<void> = Promise.resolve()
+  readonly #partialPath: string
+  readonly #identity: string
+  #fd: number | undefined
+  #lines: string[] = []
+  #isBroken = false
+  readonly #unfinished = new Map<number, string>()
 
-  /** @param stateDir Our own state folder. @param partialPath The file the journal is about. */
-  constructor(stateDir: string, partialPath: string, etag: Etag | undefined) {
-    const name = createHash('sha256').update(partialPath).digest('hex').slice(0, 32)
-    this.#path = join(stateDir, 'partial', `${name}.json`)
-    this.#etag = etag
+  /**
+   * @param stateDir Our own state folder.
+   * @param partialPath The file the journal is about.
+   * @param identity What the file is to become: an etag or an info hash. A journal of something else is not used.
+   */
+  constructor(stateDir: string, partialPath: string, identity: string) {
+    this.#path = journalPath(stateDir, partialPath)
+    this.#partialPath = partialPath
+    this.#identity = identity
   }
 
-  /** The pieces an earlier attempt left, or `undefined` when there is nothing usable. */
-  async load(sizeBytes: number, pieceLength: number): Promise<PieceMap | undefined> {
+  /** What an earlier attempt left, or `undefined` when there is nothing usable. */
+  async load(sizeBytes: number, pieceLength: number): Promise<Leftover | undefined> {
     try {
-      const parsed = v.safeParse(journalSchema, JSON.parse(await readFile(this.#path, 'utf8')))
-      if (!parsed.success) return undefined
-      const { output } = parsed
-      if (
-        output.etag !== (this.#etag ?? '') ||
-        output.sizeBytes !== sizeBytes ||
-        output.pieceLength !== pieceLength
-      ) {
-        return undefined
-      }
-      return new PieceMap(sizeBytes, pieceLength, new Uint8Array(Buffer.from(output.pieces, 'base64')))
+      const text = await readFile(this.#path, 'utf8')
+      if (text.length > maxJournalBytes) return undefined
+      const [first = '', ...lines] = text.split('\n')
+      const header = v.parse(headerSchema, JSON.parse(first))
+      const isOurs =
+        header.identity === this.#identity &&
+        header.sizeBytes === sizeBytes &&
+        header.pieceLength === pieceLength
+      return isOurs ? replay(new PieceMap(sizeBytes, pieceLength), lines) : undefined
     } catch {
       return undefined // Absent or damaged: the download starts from nothing.
     }
   }
 
-  /** Writes the state of `map`. Never rejects: without a journal a crash costs bandwidth, not the download. */
-  save(map: PieceMap): Promise<void> {
-    const text = JSON.stringify({
-      version: 1,
-      etag: this.#etag ?? '',
-      sizeBytes: map.sizeBytes,
-      pieceLength: map.pieceLength,
-      pieces: Buffer.from(map.toBytes()).toString('base64'),
-    })
-    this.#last = this.#last.then(() => this.#write(text))
-    return this.#last
-  }
-
-  /** Never rejects. */
-  remove(): Promise<void> {
-    this.#last = this.#last.then(() => rm(this.#path, { force: true }).catch(() => {}))
-    return this.#last
-  }
-
-  async #write(text: string): Promise<void> {
-    const temporary = `${this.#path}.${randomBytes(4).toString('hex')}`
+  /** Begins anew with what is there. Never throws: without a journal a crash costs bandwidth, not the download. */
+  begin(map: PieceMap, unfinished: readonly UnfinishedPiece[] = []): void {
+    this.close()
+    const { sizeBytes, pieceLength } = map
+    const header = {
+      version: 2,
+      partial: this.#partialPath,
+      identity: this.#identity,
+      sizeBytes,
+      pieceLength,
+    }
+    const lines = [
+      JSON.stringify(header),
+      ...[...map.present()].map((piece) => `p ${piece} ${map.sourceOf(piece)}`),
+      ...[...map.writtenRuns()].map(([start, end]) => `b ${start} ${end}`),
+      ...unfinished.map(({ piece, blocks }) => `u ${piece} ${hexOf(blocks)}`),
+    ]
+    const draft = draftOf(this.#path)
     try {
-      await mkdir(join(this.#path, '..'), { recursive: true })
-      await writeFile(temporary, text)
-      await rename(temporary, this.#path)
+      mkdirSync(dirname(this.#path), { recursive: true })
+      writeFileSync(draft, `${lines.join('\n')}\n`)
+      renameSync(draft, this.#path)
+      this.#fd = openSync(this.#path, 'a')
+      this.#isBroken = false
     } catch (error) {
-      log.debug(`cannot write the journal ${this.#path}: ${messageOf(error)}`)
-      await rm(temporary, { force: true }).catch(() => {})
+      this.#giveUp(error)
+      removeQuietly(draft)
+    }
+    this.#unfinished.clear()
+    for (const { piece, blocks } of unfinished) this.#unfinished.set(piece, hexOf(blocks))
+  }
+
+  /** Whether peers brought parts of pieces that are not complete. */
+  get hasUnfinished(): boolean {
+    return [...this.#unfinished.values()].some((hex) => /[^0]/.test(hex))
+  }
+
+  piece(piece: number, source: PieceSource): void {
+    this.#unfinished.delete(piece)
+    this.#note(`p ${piece} ${source}`)
+  }
+
+  written(start: number, end: number): void {
+    this.#note(`b ${start} ${end}`)
+  }
+
+  takenBack(piece: number): void {
+    this.#unfinished.delete(piece)
+    this.#note(`f ${piece}`)
+  }
+
+  /** The blocks of unfinished pieces that peers brought. */
+  unfinished(pieces: readonly UnfinishedPiece[]): void {
+    for (const { piece, blocks } of pieces) {
+      const hex = hexOf(blocks)
+      if (this.#unfinished.get(piece) === hex) continue
+      this.#unfinished.set(piece, hex)
+      this.#note(`u ${piece} ${hex}`)
     }
   }
+
+  /** Deletes it: the file is complete, or worth nothing. */
+  async remove(): Promise<void> {
+    this.close()
+    await rm(this.#path, { force: true }).catch(() => {})
+  }
+
+  /** Idempotent. Everything noted is on disk. */
+  close(): void {
+    this.#flush()
+    if (this.#fd !== undefined) closeSync(this.#fd)
+    this.#fd = undefined
+  }
+
+  /** Lines of one turn of the event loop go out together, before anything else happens. */
+  #note(line: string): void {
+    if (this.#fd === undefined) return
+    if (this.#lines.push(line) === 1) queueMicrotask(() => this.#flush())
+  }
+
+  #flush(): void {
+    if (this.#fd === undefined || this.#lines.length === 0) return
+    const text = `${this.#lines.join('\n')}\n`
+    this.#lines = []
+    try {
+      writeSync(this.#fd, text)
+    } catch (error) {
+      this.#giveUp(error)
+    }
+  }
+
+  #giveUp(error: unknown): void {
+    if (!this.#isBroken) log.debug(`cannot write the journal ${this.#path}: ${messageOf(error)}`)
+    this.#isBroken = true
+    if (this.#fd !== undefined) closeSync(this.#fd)
+    this.#fd = undefined
+  }
+}
+
+function hexOf(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex')
+}
+
+/** What the lines add up to. Lines that make no sense are skipped: the last one may be cut, and any may lie. */
+function replay(map: PieceMap, lines: readonly string[]): Leftover {
+  const unfinished = new Map<number, Uint8Array>()
+  for (const line of lines) {
+    const [kind, first = '', second = ''] = line.split(' ')
+    const piece = wholeNumber(first)
+    if (piece === undefined) continue
+    const isPiece = piece < map.count
+    if (kind === 'p' && isPiece && (second === 'http' || second === 'p2p')) {
+      map.mark(piece, second)
+      unfinished.delete(piece)
+    } else if (kind === 'f' && isPiece) {
+      map.forget(piece)
+      unfinished.delete(piece)
+    } else if (kind === 'u' && isPiece && isBitsOf(second, map.lengthOf(piece))) {
+      if (!map.has(piece)) unfinished.set(piece, new Uint8Array(Buffer.from(second, 'hex')))
+    } else if (kind === 'b') {
+      const end = wholeNumber(second)
+      const isRange = piece % blockBytes === 0 && end !== undefined && end > piece && end <= map.sizeBytes
+      if (isRange) map.write(piece, end)
+    }
+  }
+  // Peers are asked for pieces of which nothing is there yet, and which the file need not reach to.
+  const left = [...unfinished]
+    .filter(([, blocks]) => blocks.some((byte) => byte !== 0))
+    .map(([piece, blocks]) => ({ piece, blocks }))
+  return { map, unfinished: left, endBytes: endOf(map, left) }
+}
+
+function endOf(map: PieceMap, unfinished: readonly UnfinishedPiece[]): number {
+  let end = 0
+  for (const piece of map.present()) end = Math.max(end, map.endOf(piece))
+  for (const [, to] of map.writtenRuns()) end = Math.max(end, to)
+  for (const { piece, blocks } of unfinished) {
+    const last = blocks.length * 8 - trailingZeros(blocks)
+    if (last === 0) continue // Asked for, and nothing of it came: the file need not reach there.
+    end = Math.max(end, Math.min(map.offsetOf(piece) + last * blockBytes, map.endOf(piece)))
+  }
+  return end
+}
+
+function trailingZeros(bits: Uint8Array): number {
+  const last = bits.findLastIndex((byte) => byte !== 0)
+  const byte = bits[last] ?? 0
+  return (bits.length - 1 - last) * 8 + (31 - Math.clz32(byte & -byte))
+}
+
+function isBitsOf(hex: string, pieceBytes: number): boolean {
+  const bytes = Math.ceil(Math.ceil(pieceBytes / blockBytes) / 8)
+  return hex.length === 2 * bytes && /^[0-9a-f]+$/.test(hex)
+}
+
+function wholeNumber(text: string): number | undefined {
+  const value = Number(text)
+  return /^\d{1,16}$/.test(text) && Number.isSafeInteger(value) ? value : undefined
 }

@@ -25,12 +25,15 @@ export class PartialFile implements AsyncDisposable {
     }
   }
 
-  async write(offset: number, bytes: Uint8Array): Promise<void> {
+  /** Writes `chunks` one after the other from `offset`. @throws {CacheError} */
+  async write(offset: number, ...chunks: Uint8Array[]): Promise<void> {
     try {
-      let written = 0
-      while (written < bytes.length) {
-        const result = await this.#handle.write(bytes, written, bytes.length - written, offset + written)
-        written += result.bytesWritten
+      let at = offset
+      let left = chunks
+      while (left.length > 0) {
+        const { bytesWritten } = await this.#handle.writev(left, at)
+        at += bytesWritten
+        left = withoutFirst(left, bytesWritten)
       }
     } catch (error) {
       throw asCacheError(error, dirname(this.path))
@@ -54,15 +57,21 @@ export class PartialFile implements AsyncDisposable {
     return (await this.#handle.stat()).size
   }
 
-  async truncate(): Promise<void> {
-    await this.#handle.truncate(0)
-  }
-
-  async sync(): Promise<void> {
-    await this.#handle.datasync()
-  }
-
   [Symbol.asyncDispose](): Promise<void> {
     return this.#handle.close()
   }
+}
+
+/** What is left of `chunks` after their first `bytes`. */
+function withoutFirst(chunks: Uint8Array[], bytes: number): Uint8Array[] {
+  let skip = bytes
+  const left: Uint8Array[] = []
+  for (const chunk of chunks) {
+    if (skip >= chunk.length) skip -= chunk.length
+    else {
+      left.push(skip === 0 ? chunk : chunk.subarray(skip))
+      skip = 0
+    }
+  }
+  return left
 }

@@ -21,7 +21,8 @@ export interface DownloadProgress {
   }[]
 }
 
-export type Phase = 'downloading' | 'verifying'
+/** `waiting`: another process is bringing the file. */
+export type Phase = 'waiting' | 'downloading' | 'verifying'
 export type ProgressListener = (progress: DownloadProgress) => void
 
 export function noBytes(): BytesBySource {

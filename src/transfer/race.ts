@@ -1,20 +1,28 @@
 /**
- * Two hands, one piece map. The race owns the clock: it starts HTTP and the swarm, looks at both every tick,
- * lets `decideHttp` say who works, and ends when every piece is there or when nobody can bring the rest.
+ * Two hands, one piece map. The race owns the clock: it starts HTTP and the swarm at the same moment, looks at both
+ * every tick, lets `decideHttp` say what HTTP works on, tells the swarm which pieces to leave alone, and ends when
+ * every piece is there or when nobody can bring the rest.
  *
- * A torrent is a hint. One whose hashes refuse what the Hub gave twice is condemned on the spot: what its
- * peers brought is dropped, what HTTP brought stays.
+ * Who may write a piece: its HTTP runs while it is missing; libtorrent while it has a priority and has not passed. A
+ * piece is final once it is present and no write of HTTP is under way in it.
+ *
+ * A torrent is a hint. One whose hashes refuse what the Hub gave twice is condemned on the spot: what its peers brought
+ * is dropped, what HTTP brought stays.
  */
 import { createHash } from 'node:crypto'
+import { setTimeout as sleep } from 'node:timers/promises'
 import { SwarmError } from '../errors.ts'
 import { log, messageOf } from '../log.ts'
+import type { UnfinishedPiece } from '../native/alerts.ts'
 import type { Swarm, TorrentOffer } from '../swarm/swarm.ts'
 import type { BytesBySource } from '../values.ts'
-import { HttpLeg, type PieceSink, type RangeOpener } from './http-leg.ts'
+import { type ByteRange, HttpLeg, type RangeOpener } from './http-leg.ts'
 import type { PartialFile } from './partial-file.ts'
 import type { PieceMap, PieceSource } from './piece-map.ts'
-import { decideHttp, type RacePolicy, type RaceView } from './plan.ts'
+import { decideHttp, type HttpMode, pickRange, type RacePolicy, type RaceView } from './plan.ts'
+import { newSliceId, SliceMap } from './slices.ts'
 import { SwarmLeg } from './swarm-leg.ts'
+import { TieCheck } from './tie-check.ts'
 
 /** How far a transfer is. Rates in bytes per second; `bytes` counts what this call brought, and what was there before as cache. */
 export interface TransferProgress {
@@ -25,26 +33,54 @@ export interface TransferProgress {
   readonly peers: number
 }
 
+/** Hears what becomes of the file's bytes, in the order it happens. */
+export interface ByteListener {
+  /** A piece is present. */
+  piece(piece: number, source: PieceSource): void
+  /** HTTP wrote these bytes. */
+  written(range: ByteRange): void
+  /** A piece that was present, thanks to `source`, or partly written is missing again. */
+  takenBack(piece: number, source: PieceSource | undefined): void
+  /** Blocks of unfinished pieces that peers brought. */
+  unfinished(pieces: readonly UnfinishedPiece[]): void
+  /** No byte before `endBytes` will be written again, unless it is taken back first. */
+  final(endBytes: number): void
+}
+
+/** Somebody who reads the file while it grows. */
+export interface Audience {
+  /** Missing bytes that somebody waits for. */
+  wanted(): readonly number[]
+  /** Says how to tell whether a piece's bytes on disk may be others a moment later. */
+  watch(isInFlux: (piece: number) => boolean): void
+  /** The torrent's bytes are the Hub's; says how to tell which pieces it has found right. */
+  trustPeers(isFoundRight: (piece: number) => boolean): void
+}
+
 export interface RaceOptions {
   readonly map: PieceMap
   readonly file: PartialFile
+  /** Blocks that peers brought in an earlier attempt. */
+  readonly unfinished: readonly UnfinishedPiece[]
   /** `undefined`: no HTTP. */
   readonly open: RangeOpener | undefined
+  readonly freeSlots?: (() => number) | undefined
   readonly swarm: Swarm | undefined
   /** Finds a torrent; called at most once, at the start or when HTTP fails. Never throws but for an abort. */
   readonly findTorrent: (signal: AbortSignal) => Promise<TorrentOffer | undefined>
-  readonly http: 'at-once' | 'after-head-start' | 'never'
+  readonly http: 'at-once' | 'with-swarm' | 'never'
   readonly swarmStart: 'at-once' | 'when-http-fails' | 'never'
   readonly policy: RacePolicy
   /** How long nothing at all may happen before the race is lost. */
   readonly patienceMs: number
   readonly signal: AbortSignal
+  readonly listener: ByteListener
+  readonly audience?: Audience | undefined
   readonly onProgress?: ((progress: TransferProgress) => void) | undefined
   /** Called when a torrent's hashes contradict what the Hub serves, twice and alike. */
   readonly onCondemned?: ((offer: TorrentOffer) => Promise<void>) | undefined
-  /** Called now and then with pieces that are safe to go on from. */
-  readonly onCheckpoint?: ((map: PieceMap) => void) | undefined
   readonly nowMs?: () => number
+  readonly random?: () => number
 }
 
 export interface RaceOutcome {
@@ -55,6 +91,13 @@ export interface RaceOutcome {
   readonly leg: SwarmLeg | undefined
   /** The torrent that was used, whether it is still joined or not. */
   readonly offer: TorrentOffer | undefined
+  /**
+   * Whether libtorrent, before it was left, may have written a peer's late block over bytes that were final: a digest of
+   * them has to be made anew.
+   */
+  readonly isUncertain: boolean
+  /** Whether HTTP wrote into pieces that peers completed, and that libtorrent hashed from memory. */
+  readonly isMixed: boolean
 }
 
 type SwarmState =
@@ -63,9 +106,34 @@ type SwarmState =
   | { kind: 'joining'; offer: TorrentOffer }
   | { kind: 'joined'; leg: SwarmLeg }
 
-const checkpointMs = 2_000
-/** Pieces in libtorrent's hands at once; each is held in memory until it is written and checked. */
-const maxGiven = 3
+/** Every how many ticks the race asks who is there; it costs libtorrent more than a status. */
+const ticksPerLook = 3
+/** How much peers may bring before it is noted which blocks they brought; a crash costs no more of their pieces. */
+const unnotedBytes = 4 * 1024 * 1024
+/** Until a swarm has been joined for this long, its rate says little. */
+const rateKnownMs = 500
+/** How long the swarm may take to check what HTTP brought last, so that it can go on giving without a gap. */
+const lastChecksMs = 1_000
+/** How long the swarm must have nothing to do before it fetches what HTTP is at, too. */
+const starvedMs = 300
+/** How often in a row the swarm is joined again without a new piece. */
+const maxUselessRejoins = 5
+const normalPriority = 4
+const firstPriority = 7
+const lastPriority = 1
+/** How far ahead of HTTP peers are kept away. */
+const lookaheadMs = 2_000
+const smallRunBytes = 1024 * 1024
+/** What HTTP may bring before a swarm could be joined. */
+const briefBytes = 8 * 1024 * 1024
+/** What is not worth more than one request. */
+const smallRestBytes = 4 * 1024 * 1024
+/** A request of a crowd: small, so that a piece can be passed on soon. */
+const sliceBytes = 256 * 1024
+/** Requests at a time of each peer of a crowd: one on its way while the other arrives. */
+const sliceRuns = 2
+/** How many pieces from where somebody reads the swarm is to bring first. */
+const urgentPieces = 4
 
 /** Fetches every missing piece of `map` into `file`. @throws The last error of whoever failed last; the signal's reason. */
 export async function race(options: RaceOptions): Promise<RaceOutcome> {
@@ -75,85 +143,136 @@ export async function race(options: RaceOptions): Promise<RaceOutcome> {
 
 class Race {
   readonly #options: RaceOptions
+  readonly #map: PieceMap
+  readonly #policy: RacePolicy
   readonly #nowMs: () => number
+  readonly #random: () => number
   readonly #startedMs: number
   readonly #inner = new AbortController()
   readonly #http: HttpLeg | undefined
-  /** What HTTP brought for a piece that the torrent refused, as a digest. */
+  readonly #slices: SliceMap
+  readonly #sliceId = newSliceId()
+  /** What HTTP brought for a piece that the torrent refused, as a digest; such a piece is HTTP's until it is settled. */
   readonly #refused = new Map<number, string>()
-  readonly #given = new Set<Promise<void>>()
-  #giveError: { error: unknown } | undefined
+  /** Pieces of HTTP that the torrent refused while another one was in dispute: they share its fate. */
+  readonly #suspected = new Set<number>()
+  readonly #checks = new Set<Promise<void>>()
+  #mode: HttpMode = 'rest'
   #swarm: SwarmState = { kind: 'none' }
   #swarmWasAsked = false
   #swarmError: Error | undefined
   #offer: TorrentOffer | undefined
+  #tie: TieCheck | undefined
+  /** The leg whose torrent is known to be right. */
+  #trusted: SwarmLeg | undefined
   #joining: Promise<void> = Promise.resolve()
-  #resumed: Record<PieceSource, number>
-  #checkpointedMs: number
+  readonly #resumed: Record<PieceSource, number>
+  #httpNext: readonly [first: number, end: number] = [0, 0]
+  #isUncertain = false
+  #isMixed = false
+  /** First piece that is not final. */
+  #finalPiece = 0
+  #isCrowd = false
+  /** Connected peers that have everything. */
+  #seeds = 0
+  #inSight = 0
+  #inSightMs: number
+  #starvedSinceMs: number | undefined
+  #outcastAtBytes = Number.POSITIVE_INFINITY
+  #uselessRejoins = 0
   #changedMs: number
   #doneBytes = 0
-  #sampling = false
+  #ticks = 0
+  #isTicking = false
+  #notedMs: number
+  #isNoting = false
   #finish: (error?: unknown) => void = () => {}
 
   constructor(options: RaceOptions) {
     this.#options = options
+    this.#map = options.map
+    this.#policy = options.policy
     this.#nowMs = options.nowMs ?? (() => performance.now())
-    this.#startedMs = this.#checkpointedMs = this.#changedMs = this.#nowMs()
+    this.#random = options.random ?? Math.random
+    this.#startedMs = this.#changedMs = this.#inSightMs = this.#notedMs = this.#nowMs()
     this.#resumed = options.map.bytes()
-    if (options.open !== undefined && options.http !== 'never') {
-      this.#http = new HttpLeg({
-        map: options.map,
-        open: options.open,
-        sinkFor: (piece) => this.#sinkFor(piece),
-        settle: () => this.#settleGiven(),
-        claimPieces: () => this.#claimPieces(),
-        onClaim: (first, end) => this.#joinedLeg()?.claim(first, end),
-        nowMs: this.#nowMs,
-        rateWindowMs: options.policy.stallMs,
-      })
-    }
+    this.#slices = new SliceMap(this.#sliceId, options.map.count)
+    if (options.open !== undefined && options.http !== 'never') this.#http = this.#newHttpLeg(options.open)
+  }
+
+  #newHttpLeg(open: RangeOpener): HttpLeg {
+    const { file, freeSlots, policy } = this.#options
+    return new HttpLeg({
+      map: this.#map,
+      file,
+      open,
+      freeSlots,
+      maxRuns: () => (this.#isAmongCrowd() || this.#mode !== 'all' ? sliceRuns : Number.POSITIVE_INFINITY),
+      next: (maxBytes) => this.#next(maxBytes),
+      onWritten: (range) => this.#written(range),
+      onRunEnd: () => this.#runEnded(),
+      mayGiveUp: () => !this.#swarmIsAlive(),
+      nowMs: this.#nowMs,
+      rateWindowMs: policy.stallMs,
+      stallMs: policy.stallMs,
+    })
   }
 
   async run(): Promise<RaceOutcome> {
-    const { signal, policy, map } = this.#options
-    const over = new Promise<void>((resolve, reject) => {
-      this.#finish = (error) => (error === undefined ? resolve() : reject(error))
-    })
-    over.catch(() => {}) // It may be settled before anybody waits; the `await` below is what counts.
+    const { signal } = this.#options
+    let over = this.#ending()
     const abort = (): void => this.#finish(signal.reason)
     signal.addEventListener('abort', abort)
-    const timer = setInterval(() => void this.#tick(), policy.tickMs)
+    const timer = setInterval(() => void this.#tick(), this.#policy.tickMs)
+    this.#options.audience?.watch((piece) => this.#isInFlux(piece))
+    const noteTimer = setInterval(() => void this.#noteUnfinished(), this.#policy.tickMs / 4)
     try {
-      if (map.isComplete) this.#finish()
+      this.#advanceFinal()
+      for (let piece = 0; piece < this.#map.count; piece++) if (this.#map.isFull(piece)) this.#full(piece)
+      if (this.#map.isComplete) this.#finish()
       else {
         if (this.#options.swarmStart === 'at-once') this.#askForTorrent()
         void this.#tick()
       }
       await over
+      for (over = this.#ending(); await this.#isTakenBackByLastChecks(); over = this.#ending()) await over
       await this.#end()
-      return { leg: await this.#survivor(), offer: this.#offer }
+      const leg = await this.#survivor()
+      return { leg, offer: this.#offer, isUncertain: this.#isUncertain, isMixed: this.#isMixed }
     } catch (error) {
-      await this.#end()
-      await this.#abandon(this.#joinedLeg())
+      // Its last report may throw once more what ended the race: the caller's own listener.
+      await this.#end().catch(() => {})
+      await this.#abandon(this.#leg())
       throw error
     } finally {
       clearInterval(timer)
+      clearInterval(noteTimer)
       signal.removeEventListener('abort', abort)
     }
+  }
+
+  /** Settles at the next `#finish`. */
+  #ending(): Promise<void> {
+    const ending = new Promise<void>((resolve, reject) => {
+      this.#finish = (error) => (error === undefined ? resolve() : reject(error))
+    })
+    ending.catch(() => {}) // It may be settled before anybody waits; the `await` in `run` is what counts.
+    return ending
   }
 
   async #end(): Promise<void> {
     this.#inner.abort(new DOMException('the race is over', 'AbortError'))
     await this.#http?.stop()
-    // A swarm that is just being joined, or told of what is there, is libtorrent at work on our file.
+    // A swarm that is just being joined is libtorrent at work on our file.
     await this.#joining
+    await Promise.all(this.#checks)
+    this.#advanceFinal()
     this.#report()
-    this.#options.onCheckpoint?.(this.#options.map)
   }
 
   /** The leg that may go on serving the file: only one that cannot write to it any more. */
   async #survivor(): Promise<SwarmLeg | undefined> {
-    const leg = this.#joinedLeg()
+    const leg = this.#leg()
     if (leg === undefined) return undefined
     if (await leg.seal().catch(() => false)) return leg
     await this.#abandon(leg)
@@ -161,10 +280,12 @@ class Race {
   }
 
   async #abandon(leg: SwarmLeg | undefined): Promise<void> {
+    // Blocks that were asked for before a piece was HTTP's are written when they come.
+    if (await leg?.hasReceived()) this.#isUncertain = true
     await leg?.leave().catch((error) => log.debug(`leaving the swarm: ${messageOf(error)}`))
   }
 
-  #joinedLeg(): SwarmLeg | undefined {
+  #leg(): SwarmLeg | undefined {
     return this.#swarm.kind === 'joined' ? this.#swarm.leg : undefined
   }
 
@@ -175,7 +296,11 @@ class Race {
     if (this.#swarmWasAsked || swarm === undefined || swarmStart === 'never') return
     this.#swarmWasAsked = true
     this.#swarm = { kind: 'asking' }
-    this.#joining = this.#join(swarm).catch((error) => {
+    this.#joining = this.#failing(this.#join(swarm))
+  }
+
+  #failing(joining: Promise<void>): Promise<void> {
+    return joining.catch((error) => {
       if (this.#inner.signal.aborted) return
       this.#swarmError = error instanceof Error ? error : new Error(String(error))
       log.debug(`the swarm cannot be used: ${messageOf(error)}`)
@@ -185,7 +310,7 @@ class Race {
   }
 
   async #join(swarm: Swarm): Promise<void> {
-    const signal = this.#inner.signal
+    const { signal } = this.#inner
     const offer = await this.#options.findTorrent(signal)
     if (signal.aborted) return
     if (offer === undefined) {
@@ -195,178 +320,564 @@ class Race {
     }
     this.#offer = offer
     this.#swarm = { kind: 'joining', offer }
+    await this.#letHttpFinish(signal)
+    if (signal.aborted) return
+    await this.#enter(swarm, offer, this.#unfinished())
+  }
+
+  async #enter(swarm: Swarm, offer: TorrentOffer, unfinished: readonly UnfinishedPiece[]): Promise<void> {
+    const { signal } = this.#inner
+    this.#swarm = { kind: 'joining', offer }
     const leg = await SwarmLeg.join({
       swarm,
       offer,
       path: this.#options.file.path,
-      map: this.#options.map,
+      map: this.#map,
+      priorityOf: (piece) => this.#priorityOf(piece),
+      unfinished,
+      sliceId: this.#sliceId,
+      read: (piece) => this.#readPiece(piece),
       nowMs: this.#nowMs,
-      rateWindowMs: this.#options.policy.stallMs,
+      rateWindowMs: this.#policy.stallMs,
       signal,
       onPiece: (piece, source) => this.#have(piece, source),
       onError: (error) => void this.#loseSwarm(error),
     })
     if (signal.aborted) return await this.#abandon(leg)
     this.#swarm = leg === undefined ? { kind: 'none' } : { kind: 'joined', leg }
-    if (leg === undefined) return
-    const next = this.#options.map.nextMissing() ?? 0
-    this.#http?.shrinkClaim(next, this.#claimPieces())
-    await leg.catchUp(
-      (piece) => this.#readPiece(piece),
-      // Only the journal vouches for such a piece, or a peer was faster with a bad one: it is fetched again.
-      (piece) => this.#options.map.forget(piece),
-    )
+    void this.#tick()
   }
 
   #readPiece(piece: number): Promise<Uint8Array> {
-    const { map, file } = this.#options
-    return file.read(map.offsetOf(piece), map.lengthOf(piece))
+    return this.#options.file.read(this.#map.offsetOf(piece), this.#map.lengthOf(piece))
+  }
+
+  /** Opening a session takes the event loop some 30 ms, in which HTTP may well bring the rest of a file of few bytes. */
+  async #letHttpFinish(signal: AbortSignal): Promise<void> {
+    const { joinDelayMs, headStartMs } = this.#policy
+    const leftMs = joinDelayMs - (this.#nowMs() - this.#startedMs)
+    const isShort = this.#remainingBytes() <= briefBytes
+    if (leftMs > 0 && isShort && headStartMs === 0 && this.#http?.isRunning)
+      await sleep(leftMs, undefined, { signal }).catch(() => {})
+  }
+
+  /** Parts of pieces that peers, or HTTP before it was interrupted, left on disk, and that nobody is at now. */
+  #unfinished(): UnfinishedPiece[] {
+    const isFree = (piece: number): boolean =>
+      !this.#map.has(piece) && !this.#map.isFull(piece) && !this.#http?.isClaimed(piece)
+    const found = new Map<number, Uint8Array>()
+    for (const { piece, blocks } of this.#options.unfinished) if (isFree(piece)) found.set(piece, blocks)
+    for (let piece = 0; piece < this.#map.count; piece++) {
+      if (!this.#map.isStarted(piece) || !isFree(piece)) continue
+      const theirs = found.get(piece)
+      found.set(
+        piece,
+        this.#map.writtenBlocks(piece).map((bits, at) => bits | (theirs?.[at] ?? 0)),
+      )
+    }
+    return [...found].map(([piece, blocks]) => ({ piece, blocks }))
+  }
+
+  /**
+   * libtorrent sometimes bans an honest peer for what a liar sent of the same piece, and then has nobody. Bans end with the
+   * torrent's stay in the session: whoever has no other source joins again, without the blocks that may be rubbish. Peers
+   * bring at least a piece before they are banned, or it is no use to go on.
+   */
+  #rejoinIfOutcast(): void {
+    const leg = this.#leg()
+    const { swarm } = this.#options
+    const isAlone = this.#http === undefined || this.#http.failure !== undefined
+    if (leg === undefined || swarm === undefined || !isAlone || leg.hashFailures === 0) return
+    if (this.#nowMs() - leg.progressMs < this.#policy.stallMs || this.#remainingBytes() === 0) return
+    if (this.#remainingBytes() < this.#outcastAtBytes) this.#uselessRejoins = 0
+    this.#outcastAtBytes = this.#remainingBytes()
+    this.#uselessRejoins += 1
+    if (this.#uselessRejoins > maxUselessRejoins) return
+    log.debug(`joining the swarm of ${leg.offer.infoHash} again: its peers were banned for what a liar sent`)
+    const { offer } = leg
+    this.#swarm = { kind: 'joining', offer }
+    this.#joining = this.#failing(
+      this.#abandon(leg).then(async () => {
+        if (!this.#inner.signal.aborted) await this.#enter(swarm, offer, [])
+      }),
+    )
   }
 
   /** The torrent is of no more use, but nothing says it lied. */
   async #loseSwarm(error: Error): Promise<void> {
-    const leg = this.#joinedLeg()
+    const leg = this.#leg()
     this.#swarmError = error
     this.#swarm = { kind: 'none' }
     await this.#abandon(leg)
+    for (const piece of this.#suspected) if (this.#map.isFull(piece)) this.#have(piece, 'http')
+    this.#suspected.clear()
     await this.#tick()
   }
 
   /** The torrent contradicts the Hub: what its peers brought is worth nothing. */
   async #condemn(): Promise<void> {
-    const leg = this.#joinedLeg()
+    const leg = this.#leg()
     if (leg === undefined) return
-    await this.#options.onCondemned?.(leg.offer)
+    this.#swarm = { kind: 'none' }
+    this.#refused.clear()
     log.warn(`torrent ${leg.offer.infoHash} contradicts what the Hub serves; it will not be used again`)
-    this.#options.map.drop('p2p')
+    await this.#abandon(leg)
+    for (const piece of [...this.#map.present()]) {
+      if (this.#map.sourceOf(piece) === 'p2p') this.#takeBack(piece)
+    }
+    await this.#options.onCondemned?.(leg.offer)
     await this.#loseSwarm(new SwarmError('the torrent contradicts what the Hub serves'))
+  }
+
+  /** Whether peers bring anything, or could any moment. */
+  #swarmIsAlive(): boolean {
+    const leg = this.#leg()
+    return (
+      leg !== undefined &&
+      leg.firstMs !== undefined &&
+      this.#nowMs() - leg.progressMs < this.#options.patienceMs
+    )
+  }
+
+  /** How much libtorrent should want a piece now. */
+  #priorityOf(piece: number): number {
+    if (this.#map.has(piece) || this.#map.isFull(piece)) return 0
+    if (this.#refused.has(piece) && this.#httpCan()) return 0
+    if (this.#http?.isClaimed(piece)) return this.#isStarved() ? lastPriority : 0
+    if (this.#isCrowd) return this.#isForUs(piece) ? firstPriority : lastPriority
+    const [first, end] = this.#httpNext
+    return piece >= first && piece < end ? lastPriority : normalPriority
+  }
+
+  #isAmongCrowd(): boolean {
+    return this.#isCrowd && (this.#leg()?.peers.length ?? 0) > 0
+  }
+
+  /** Whether we are to bring the piece into the crowd, or somebody has: then it costs the seeds nothing. */
+  #isForUs(piece: number): boolean {
+    return this.#slices.isMine(piece) || this.#isSpread(piece)
+  }
+
+  /** Whether any peer has the piece that is no seed. */
+  #isSpread(piece: number): boolean {
+    return (this.#leg()?.availability[piece] ?? 0) > this.#seeds
+  }
+
+  #isStarved(): boolean {
+    return this.#starvedSinceMs !== undefined && this.#nowMs() - this.#starvedSinceMs >= starvedMs
+  }
+
+  #prioritize(): void {
+    this.#httpNext = this.#whatHttpReaches()
+    this.#leg()?.prioritize()
+  }
+
+  /** HTTP works from the front: the pieces it will reach soon, as `[first, end)`, are not worth a peer's time. */
+  #whatHttpReaches(): readonly [first: number, end: number] {
+    if (this.#http === undefined || !this.#http.isRunning || this.#mode !== 'all') return [0, 0]
+    const bytes = (this.#http.bytesPerSecond * lookaheadMs) / 1000
+    const first = Math.max(this.#finalPiece, this.#wantedPiece() ?? 0)
+    return [first, first + Math.ceil(bytes / this.#map.pieceLength)]
+  }
+
+  /** The first piece that somebody waits for and no request is bringing. */
+  #wantedPiece(): number | undefined {
+    const wanted = (this.#options.audience?.wanted() ?? []).map((offset) => this.#map.pieceAt(offset))
+    return wanted.find((piece) => !this.#http?.isClaimed(piece)) ?? wanted[0]
+  }
+
+  /** Whether bytes on disk may be others a moment later. The Hub's, once more, are the same. */
+  #isInFlux(piece: number): boolean {
+    if (this.#map.has(piece)) return this.#http?.isWriting(piece) ?? false
+    return this.#leg()?.unfinished.some((other) => other.piece === piece) ?? false
   }
 
   // HTTP's side
 
-  #claimPieces(): number {
-    const { map, policy } = this.#options
-    return this.#joinedLeg() === undefined
-      ? map.count
-      : Math.max(1, Math.ceil(policy.claimBytes / map.pieceLength))
-  }
-
-  #sinkFor(piece: number): PieceSink {
-    const leg = this.#joinedLeg()
-    return leg === undefined ? this.#directSink() : this.#swarmSink(leg, piece)
-  }
-
-  #directSink(): PieceSink {
-    const { map, file } = this.#options
-    return {
-      write: (piece, offset, bytes) => file.write(map.offsetOf(piece) + offset, bytes),
-      finish: async (piece) => {
-        // A swarm that joined while this piece was under way has not seen it.
-        const leg = this.#joinedLeg()
-        if (leg === undefined) this.#have(piece, 'http')
-        else await this.#give(leg, piece, await this.#readPiece(piece))
-      },
+  /** What HTTP asks for next. */
+  #next(maxBytes: number): ByteRange | undefined {
+    const leg = this.#leg()
+    const busy = this.#busy(leg)
+    const isFree = (piece: number): boolean => !this.#http?.isClaimed(piece)
+    const disputed = this.#pick(0, smallRunBytes, (piece) => this.#refused.has(piece) && isFree(piece))
+    if (disputed !== undefined) return disputed
+    switch (this.#mode) {
+      case 'rest':
+        return undefined
+      case 'slice':
+        return this.#pick(this.#somewhere(), sliceBytes, (piece) => isFree(piece) && this.#isOurs(leg, piece))
+      case 'scatter':
+        return this.#pick(this.#somewhere(), sliceBytes, isFree)
+      case 'all': {
+        const wanted = this.#wantedPiece()
+        const from = Math.max(this.#finalPiece, wanted ?? 0)
+        // Whatever a crowd is short of, the others are short of too, and may have it from us.
+        if (this.#isAmongCrowd()) return this.#pick(from, sliceBytes, isFree)
+        const remaining = this.#remainingBytes()
+        // Ever smaller shares towards the end, so that all requests end together; a small rest is not worth sharing.
+        const isSmallRest = !this.#http?.isRunning && remaining <= smallRestBytes
+        const size = isSmallRest ? remaining : Math.min(maxBytes, Math.max(smallRunBytes, remaining / 8))
+        return (
+          this.#pick(from, size, (piece) => isFree(piece) && (!busy.has(piece) || piece === wanted)) ??
+          // What peers are at, as a last resort: whoever is first wins.
+          this.#pick(from, smallRunBytes, isFree)
+        )
+      }
     }
   }
 
-  #swarmSink(leg: SwarmLeg, piece: number): PieceSink {
-    const buffer = new Uint8Array(this.#options.map.lengthOf(piece))
-    return {
-      write: async (_piece, offset, bytes) => buffer.set(bytes, offset),
-      finish: async () => {
-        this.#giveSoon(leg, piece, buffer)
-        if (this.#given.size >= maxGiven) await Promise.race(this.#given)
-      },
+  #pick(from: number, maxBytes: number, mayTake: (piece: number) => boolean): ByteRange | undefined {
+    return pickRange({ map: this.#map, from, mayTake, maxBytes })
+  }
+
+  #somewhere(): number {
+    return Math.floor(this.#random() * this.#map.count)
+  }
+
+  /** Whether the piece is for us to fetch from the Hub: nobody has it, and it is ours or nobody's. */
+  #isOurs(leg: SwarmLeg | undefined, piece: number): boolean {
+    if ((leg?.availability[piece] ?? 0) > 0) return false
+    return this.#slices.isMine(piece) || this.#nowMs() - this.#inSightMs >= this.#policy.orphanMs
+  }
+
+  /** Pieces that peers are bringing, or of which they brought a part before and may bring the rest. */
+  #busy(leg: SwarmLeg | undefined): Set<number> {
+    if (leg !== undefined) return this.#atWork(leg)
+    const left = this.#swarm.kind === 'none' ? [] : this.#options.unfinished
+    return new Set(left.map(({ piece }) => piece))
+  }
+
+  /** Pieces peers are bringing now. */
+  #atWork(leg: SwarmLeg): Set<number> {
+    const isStalled = this.#nowMs() - leg.progressMs >= this.#policy.stallMs
+    return new Set(isStalled ? [] : leg.unfinished.map(({ piece }) => piece))
+  }
+
+  #remainingBytes(): number {
+    const { http, p2p } = this.#map.bytes()
+    return this.#map.sizeBytes - http - p2p
+  }
+
+  #runEnded(): void {
+    if (this.#inner.signal.aborted) return
+    const http = this.#http
+    if (http?.lastError !== undefined) this.#askForTorrent()
+    if (http?.failure !== undefined) void this.#tick()
+    else http?.pump()
+    this.#prioritize()
+  }
+
+  #written(range: ByteRange): void {
+    this.#options.listener.written(range)
+    const last = this.#map.pieceAt(range.end - 1)
+    for (let piece = this.#map.pieceAt(range.start); piece <= last; piece++) {
+      if (this.#map.isFull(piece)) this.#full(piece)
+    }
+    this.#advanceFinal()
+  }
+
+  /** HTTP has brought a whole piece. Where somebody could use it, the torrent checks it first. */
+  #full(piece: number): void {
+    const leg = this.#leg()
+    if (leg !== undefined && leg.peers.length > 0) this.#check(leg, piece)
+    else this.#have(piece, 'http')
+  }
+
+  /** Has the torrent check a piece from HTTP; whatever comes of it, the race goes on meanwhile. */
+  #check(leg: SwarmLeg, piece: number): void {
+    void this.#track(this.#settle(leg, piece))
+  }
+
+  /** The race does not end before this has. */
+  #track(work: Promise<void>): Promise<void> {
+    const check: Promise<void> = work
+      .catch((error) => this.#finish(error))
+      .finally(() => this.#checks.delete(check))
+    this.#checks.add(check)
+    return check
+  }
+
+  async #settle(leg: SwarmLeg, piece: number): Promise<void> {
+    const verdict = await leg.give(piece)
+    if (this.#inner.signal.aborted) return
+    if (verdict === 'accepted') {
+      this.#refused.delete(piece)
+      this.#checkSuspected()
+    } else if (verdict === 'rejected') await this.#dispute(leg, piece)
+    else if (this.#map.isFull(piece)) {
+      // What libtorrent has not checked it may still write to.
+      if (this.#leg() === leg)
+        await this.#loseSwarm(new SwarmError('libtorrent does not check what it was given'))
+      this.#have(piece, 'http')
     }
   }
 
-  /** libtorrent checks a piece while the next one arrives. */
-  #giveSoon(leg: SwarmLeg, piece: number, data: Uint8Array): void {
-    const giving: Promise<void> = this.#give(leg, piece, data)
-      .catch((error) => {
-        this.#giveError ??= { error }
-      })
-      .finally(() => this.#given.delete(giving))
-    this.#given.add(giving)
-  }
-
-  async #settleGiven(): Promise<void> {
-    await Promise.all(this.#given)
-    const failed = this.#giveError
-    this.#giveError = undefined
-    if (failed !== undefined) throw failed.error
-  }
-
-  async #give(leg: SwarmLeg, piece: number, data: Uint8Array): Promise<void> {
-    const verdict = await leg.give(piece, data)
-    if (verdict === 'accepted') return
-    const { map, file } = this.#options
-    if (verdict === 'rejected') {
-      const digest = createHash('sha256').update(data).digest('hex')
-      const isSameAgain = this.#refused.get(piece) === digest
-      this.#refused.set(piece, digest)
-      // Once can be a bad connection, or a peer's bad blocks in the same piece: it is fetched again.
-      if (!isSameAgain) return
-      await this.#condemn()
+  /** Once can be a bad connection, a damaged file, or a peer's bad blocks: the piece is fetched again, by HTTP alone. */
+  async #dispute(leg: SwarmLeg, piece: number): Promise<void> {
+    if (this.#leg() !== leg) return
+    // One at a time: a torrent that is wrong may be wrong everywhere, and what HTTP brought is not to come twice.
+    const before = this.#refused.get(piece)
+    if (before === undefined && this.#refused.size > 0) {
+      this.#suspected.add(piece)
+      return
     }
-    await file.write(map.offsetOf(piece), data)
-    this.#have(piece, 'http')
+    this.#refused.set(piece, before ?? '')
+    const digest = createHash('sha256')
+      .update(await this.#readPiece(piece))
+      .digest('hex')
+    if (before !== digest) {
+      this.#takeBack(piece)
+      if (this.#httpCan()) this.#refused.set(piece, digest)
+      else this.#refused.delete(piece)
+      this.#checkSuspected()
+      this.#http?.pump()
+      this.#prioritize()
+      return
+    }
+    await this.#condemn()
+    if (this.#map.isFull(piece)) this.#have(piece, 'http')
+  }
+
+  /** The torrent is right about the piece in dispute: perhaps about these as well. */
+  #checkSuspected(): void {
+    if (this.#refused.size > 0) return
+    const pieces = [...this.#suspected]
+    this.#suspected.clear()
+    for (const piece of pieces) {
+      const leg = this.#leg()
+      if (leg !== undefined) this.#check(leg, piece)
+      else if (this.#map.isFull(piece)) this.#have(piece, 'http')
+    }
   }
 
   // Both
 
   #have(piece: number, source: PieceSource): void {
-    const { map } = this.#options
-    if (!map.mark(piece, source)) return
-    if (map.isComplete) this.#finish()
+    if (source === 'p2p' && (this.#map.isStarted(piece) || this.#http?.isWriting(piece))) this.#isMixed = true
+    if (!this.#map.mark(piece, source)) return
+    if (this.#refused.delete(piece)) this.#checkSuspected()
+    this.#options.listener.piece(piece, source)
+    this.#advanceFinal()
+    if (this.#map.isComplete) this.#finish()
+  }
+
+  #takeBack(piece: number): void {
+    const source = this.#map.sourceOf(piece)
+    this.#map.forget(piece)
+    this.#finalPiece = Math.min(this.#finalPiece, piece)
+    this.#options.listener.takenBack(piece, source)
+  }
+
+  #advanceFinal(): void {
+    const before = this.#finalPiece
+    while (this.#finalPiece < this.#map.count) {
+      if (!this.#map.has(this.#finalPiece) || this.#http?.isWriting(this.#finalPiece)) break
+      this.#finalPiece += 1
+    }
+    if (this.#finalPiece > before) this.#options.listener.final(this.#map.endOf(this.#finalPiece - 1))
+  }
+
+  /** What HTTP brought while nobody was there to see it, now that somebody is. */
+  #catchUp(leg: SwarmLeg): void {
+    for (const piece of this.#map.present()) {
+      if (!leg.hasSeen(piece)) this.#check(leg, piece)
+    }
+  }
+
+  /**
+   * Waits a moment, so that a swarm that has all but the last few pieces from HTTP can go on giving them without a gap.
+   * `true` when a piece turned out wrong, and the race goes on.
+   */
+  async #isTakenBackByLastChecks(): Promise<boolean> {
+    let timer: NodeJS.Timeout | undefined
+    const late = new Promise<void>((resolve) => {
+      timer = setTimeout(resolve, lastChecksMs)
+    })
+    await Promise.race([late, Promise.all(this.#checks)])
+    clearTimeout(timer)
+    this.#options.signal.throwIfAborted()
+    return !this.#map.isComplete
   }
 
   async #tick(): Promise<void> {
-    if (this.#inner.signal.aborted || this.#sampling) return
-    this.#sampling = true
-    this.#http?.sample()
-    const leg = this.#joinedLeg()
-    await leg?.sample().catch((error) => {
-      log.debug(`cannot look at the swarm: ${messageOf(error)}`)
-      if (leg.torrent.isRemoved) void this.#loseSwarm(error)
-    })
-    this.#sampling = false
-    if (this.#inner.signal.aborted) return
+    if (this.#inner.signal.aborted || this.#isTicking) return
+    this.#isTicking = true
     try {
+      this.#http?.sample()
+      await this.#sampleSwarm()
+      if (this.#inner.signal.aborted) return
       this.#report()
-      this.#decide()
+      await this.#decide()
     } catch (error) {
       this.#finish(error) // The caller's own onProgress threw.
+    } finally {
+      this.#isTicking = false
     }
   }
 
-  #decide(): void {
+  async #sampleSwarm(): Promise<void> {
+    const leg = this.#leg()
+    if (leg === undefined) return
+    try {
+      const hadPeers = leg.peers.length > 0
+      await leg.sample()
+      if (this.#isCrowd || this.#ticks++ % ticksPerLook === 0) {
+        await leg.look()
+        this.#see(leg)
+      }
+      if (!hadPeers && leg.peers.length > 0) this.#catchUp(leg)
+    } catch (error) {
+      log.debug(`cannot look at the swarm: ${messageOf(error)}`)
+      if (leg.torrent.isRemoved && this.#leg() === leg)
+        await this.#loseSwarm(error instanceof Error ? error : new Error(String(error)))
+    }
+  }
+
+  /** Who else fetches this file, and how much of it anybody has. */
+  #see(leg: SwarmLeg): void {
+    this.#seeds = leg.peers.reduce((sum, peer) => sum + (peer.isSeed ? 1 : 0), 0)
+    const fetching = leg.peers.filter((peer) => !peer.isSeed && peer.sliceId !== undefined)
+    const isNew = fetching.length > 0 && !this.#isCrowd
+    if (isNew) this.#isCrowd = true
+    const hasChanged = this.#slices.update(fetching.map((peer) => peer.sliceId as string))
+    if (isNew || (hasChanged && this.#mode !== 'all')) {
+      this.#http?.trim((piece) => this.#isOurs(leg, piece))
+    }
+    let inSight = 0
+    for (let piece = 0; piece < this.#map.count; piece++) {
+      if (this.#map.has(piece) || this.#isSpread(piece)) inSight += 1
+    }
+    if (inSight > this.#inSight) this.#inSightMs = this.#nowMs()
+    this.#inSight = inSight
+    this.#note(leg)
+  }
+
+  /** On a fast link a tick is long: a piece of 16 MiB begins and ends between two looks. */
+  async #noteUnfinished(): Promise<void> {
+    const leg = this.#leg()
+    if (leg === undefined || this.#isNoting || this.#inner.signal.aborted) return
+    const now = this.#nowMs()
+    const isKnown = now - leg.joinedMs >= rateKnownMs
+    if (isKnown && (leg.bytesPerSecond * (now - this.#notedMs)) / 1000 < unnotedBytes) return
+    this.#isNoting = true
+    try {
+      await leg.lookAtUnfinished()
+      if (!this.#inner.signal.aborted && this.#leg() === leg) this.#note(leg)
+    } catch (error) {
+      log.debug(`cannot look at the swarm: ${messageOf(error)}`)
+    } finally {
+      this.#isNoting = false
+    }
+  }
+
+  #note(leg: SwarmLeg): void {
+    this.#notedMs = this.#nowMs()
+    this.#options.listener.unfinished(leg.unfinished)
+  }
+
+  async #decide(): Promise<void> {
     const http = this.#http
     if (http !== undefined && http.failure === undefined) {
-      const action = decideHttp(this.#view(http), this.#options.policy)
-      if (action === 'start') http.start(() => this.#httpEnded(http))
-      else if (action === 'stop') void http.stop()
+      this.#mode = decideHttp(this.#view(http), this.#policy)
+      if (this.#options.http === 'at-once' && this.#mode === 'rest') this.#mode = 'all'
+      if (this.#mode === 'rest') http.share(0)
+      http.pump()
       if (http.lastError !== undefined) this.#askForTorrent()
     }
+    this.#rejoinIfOutcast()
+    this.#share()
+    this.#prioritize()
+    this.#serveAudience()
     if (this.#nobodyIsLeft()) this.#finish(http?.failure ?? this.#swarmError ?? this.#noSwarm())
     else if (this.#nowMs() - this.#changedMs > this.#options.patienceMs && !http?.isRunning) {
       this.#finish(
-        http?.failure ?? new SwarmError(`no peer sent anything for ${this.#options.patienceMs / 1000} s`),
+        http?.failure ??
+          http?.lastError ??
+          new SwarmError(`no peer sent anything for ${this.#options.patienceMs / 1000} s`),
       )
     }
   }
 
-  #httpEnded(http: HttpLeg): void {
-    if (http.failure !== undefined) this.#askForTorrent()
-    void this.#tick()
+  /** Near the end all that is missing is in HTTP's hands: a swarm that could bring some of it gets its share. */
+  #share(): void {
+    const leg = this.#leg()
+    const http = this.#http
+    const now = this.#nowMs()
+    const isIdle =
+      leg !== undefined && leg.sources > 0 && http?.isRunning && !this.#isCrowd && !this.#hasFreePieces()
+    if (!isIdle) {
+      this.#starvedSinceMs = undefined
+      return
+    }
+    this.#starvedSinceMs ??= now
+    const both = http.bytesPerSecond + leg.bytesPerSecond
+    if (both > 0) http.share(http.bytesPerSecond / both)
+  }
+
+  #hasFreePieces(): boolean {
+    for (let piece = this.#finalPiece; piece < this.#map.count; piece++) {
+      if (this.#map.has(piece) || this.#map.isFull(piece)) continue
+      if (!this.#http?.isClaimed(piece)) return true
+    }
+    return false
+  }
+
+  /** Pieces that readers wait for come first, from both hands. */
+  #serveAudience(): void {
+    const { audience, open, file } = this.#options
+    const leg = this.#leg()
+    if (audience === undefined) return
+    const wanted = audience.wanted()
+    this.#makeRoom(wanted)
+    if (leg === undefined) return
+    const trust = (): void => {
+      if (this.#trusted !== leg) audience.trustPeers((piece) => leg.hasSeen(piece))
+      this.#trusted = leg
+    }
+    if (leg.offer.isTied) trust()
+    else if (wanted.length > 0 && open !== undefined && this.#tie?.leg !== leg) {
+      this.#tie = new TieCheck({
+        map: this.#map,
+        file,
+        leg,
+        open,
+        signal: this.#inner.signal,
+        nowMs: this.#nowMs,
+        onTied: trust,
+        onContradiction: () => this.#track(this.#condemn()),
+      })
+    }
+    const urgent = [...(this.#tie?.wanted() ?? [])]
+    for (const offset of wanted) {
+      const first = this.#map.pieceAt(offset)
+      for (let piece = first; piece < Math.min(first + urgentPieces, this.#map.count); piece++)
+        urgent.push(piece)
+    }
+    urgent.forEach((piece, rank) => {
+      if (!this.#map.has(piece)) leg.hurry(piece, rank * 100)
+    })
+    this.#tie?.step()
+  }
+
+  /** Where somebody waits for bytes that no peer of a trusted torrent has, HTTP begins at once. */
+  #makeRoom(wanted: readonly number[]): void {
+    const leg = this.#leg()
+    const isComing = (piece: number): boolean =>
+      this.#http?.isClaimed(piece) ||
+      (leg !== undefined && leg === this.#trusted && (leg.availability[piece] ?? 0) > 0)
+    if (this.#mode !== 'all' || wanted.every((offset) => isComing(this.#map.pieceAt(offset)))) return
+    this.#http?.makeRoom(({ start, end }) => !wanted.some((offset) => offset >= start && offset < end))
   }
 
   #nobodyIsLeft(): boolean {
-    const httpCan = this.#http !== undefined && this.#http.failure === undefined
     const swarmCan = this.#swarm.kind !== 'none'
     const swarmMay =
       !this.#swarmWasAsked && this.#options.swarm !== undefined && this.#options.swarmStart !== 'never'
-    return !httpCan && !swarmCan && !swarmMay
+    return !this.#httpCan() && !swarmCan && !swarmMay
+  }
+
+  #httpCan(): boolean {
+    return this.#http !== undefined && this.#http.failure === undefined
   }
 
   #noSwarm(): SwarmError {
@@ -374,58 +885,47 @@ class Race {
   }
 
   #view(http: HttpLeg): RaceView {
-    const leg = this.#joinedLeg()
-    const { map } = this.#options
+    const leg = this.#leg()
+    const nowMs = this.#nowMs()
     return {
-      nowMs: this.#nowMs(),
+      nowMs,
       startedMs: this.#startedMs,
-      remainingBytes: map.sizeBytes - this.#doneBytes,
-      swarm: this.#isWaitingWorthIt() ? this.#swarm.kind : 'none',
+      remainingBytes: this.#remainingBytes(),
+      swarm: this.#swarm.kind,
+      isPromising: this.#swarm.kind === 'asking' || (this.#offer?.isPromising ?? false),
       joinedMs: leg?.joinedMs ?? 0,
+      mayBeCrowd: this.#offer?.mayBeCrowd ?? false,
+      isCrowd: this.#isCrowd,
       swarmRate: leg?.bytesPerSecond ?? 0,
       swarmProgressMs: leg?.progressMs ?? 0,
-      swarmHasDelivered: leg?.hasDelivered ?? false,
-      httpRunning: http.isRunning,
-      httpStartedMs: http.startedMs,
+      swarmFirstMs: leg?.firstMs,
+      isDeserted: leg?.firstMs !== undefined && leg.latest?.numPeers === 0,
+      swarmHasWork: this.#hasFreePieces(),
+      httpBusyMs: http.busySinceMs === undefined ? 0 : nowMs - http.busySinceMs,
       httpRate: http.bytesPerSecond,
       httpKnownRate: http.knownRate,
-      httpProgressMs: http.progressMs,
     }
   }
 
-  /** HTTP waits for a swarm only where somebody is known to be, and not at all for a small file. */
-  #isWaitingWorthIt(): boolean {
-    const state = this.#swarm
-    if (this.#options.http === 'at-once' && !this.#joinedLeg()?.hasDelivered) return false
-    if (state.kind === 'joining') return state.offer.isPromising
-    if (state.kind === 'joined') return state.leg.offer.isPromising || state.leg.hasDelivered
-    return true
-  }
-
   #report(): void {
-    const { map, onProgress, onCheckpoint } = this.#options
-    const now = this.#nowMs()
-    const leg = this.#joinedLeg()
-    const bytes = map.bytes()
+    const { onProgress } = this.#options
+    const leg = this.#leg()
+    const bytes = this.#map.bytes()
     const done = bytes.http + bytes.p2p
-    if (done !== this.#doneBytes || this.#http?.isRunning) this.#changedMs = now
+    if (done !== this.#doneBytes || this.#http?.isRunning) this.#changedMs = this.#nowMs()
     this.#changedMs = Math.max(this.#changedMs, leg?.progressMs ?? 0)
     this.#doneBytes = done
     const resumed = Math.min(done, this.#resumed.http + this.#resumed.p2p)
     onProgress?.({
-      sizeBytes: map.sizeBytes,
+      sizeBytes: this.#map.sizeBytes,
       bytes: {
         http: Math.max(0, bytes.http - this.#resumed.http),
         p2p: Math.max(0, bytes.p2p - this.#resumed.p2p),
         cache: resumed,
       },
-      httpRate: this.#http?.isRunning ? this.#http.bytesPerSecond : 0,
+      httpRate: this.#http?.bytesPerSecond ?? 0,
       p2pRate: leg?.bytesPerSecond ?? 0,
       peers: leg?.latest?.numPeers ?? 0,
     })
-    if (now - this.#checkpointedMs >= checkpointMs) {
-      this.#checkpointedMs = now
-      onCheckpoint?.(map)
-    }
   }
 }

@@ -1,19 +1,32 @@
 /**
- * The swarm hand of a download: one torrent whose file is the partial file. libtorrent fetches and checks
- * pieces on its own threads; pieces from HTTP enter through `give`, so both hands fill one piece map.
+ * The swarm hand of a download: one torrent whose file is the partial file. libtorrent fetches and checks pieces on
+ * its own threads; pieces that HTTP wrote into the same file are checked by the torrent too (`give`), so both hands
+ * fill one piece map, and what came from the Hub can be passed on at once.
  */
-
-import { SwarmError } from '../errors.ts'
-import { type Alert, hasPiece, type TorrentStatus } from '../native/alerts.ts'
+import { dirname } from 'node:path'
+import { getSystemErrorName } from 'node:util'
+import { CacheError, SwarmError } from '../errors.ts'
+import { asCacheError } from '../hub/cache-files.ts'
+import {
+  type Alert,
+  type AlertError,
+  hasPiece,
+  type PeerSight,
+  type TorrentStatus,
+  type UnfinishedPiece,
+} from '../native/alerts.ts'
 import type { Torrent } from '../native/session.ts'
 import type { Swarm, TorrentOffer } from '../swarm/swarm.ts'
 import { settledStatus } from '../swarm/torrent-status.ts'
 import type { PieceMap, PieceSource } from './piece-map.ts'
 import { RateWindow } from './rate.ts'
 
-const normalPriority = 4
 /** A piece handed in is hashed within milliseconds; libtorrent that says nothing for this long has ignored it. */
 const verdictDeadlineMs = 5_000
+/** Pieces in libtorrent's hands at once. */
+const maxGiven = 3
+/** More changes than this at once are told as one. */
+const maxSingleChanges = 32
 
 export type Verdict = 'accepted' | 'rejected' | 'ignored'
 
@@ -22,6 +35,14 @@ export interface SwarmLegOptions {
   readonly offer: TorrentOffer
   readonly path: string
   readonly map: PieceMap
+  /** How much each piece is wanted from peers: 0 (not at all) to 7. */
+  readonly priorityOf: (piece: number) => number
+  /** Blocks that peers brought in an earlier attempt. */
+  readonly unfinished: readonly UnfinishedPiece[]
+  /** Under which name this download shares the origin with others. */
+  readonly sliceId: string
+  /** The bytes of a piece that is on disk. */
+  readonly read: (piece: number) => Promise<Uint8Array>
   readonly nowMs: () => number
   readonly rateWindowMs: number
   readonly signal: AbortSignal
@@ -36,44 +57,61 @@ export class SwarmLeg {
   readonly offer: TorrentOffer
   readonly #options: SwarmLegOptions
   readonly #rate: RateWindow
-  /** Pieces from HTTP, and their bytes: libtorrent counts them as done, the swarm did not bring them. */
+  readonly #priorities: Uint8Array
+  /** Pieces from elsewhere: libtorrent finds them right, the swarm did not bring them. */
   readonly #given = new Set<number>()
-  #givenBytes = 0
   /** Pieces libtorrent has. */
   readonly #seen = new Set<number>()
   readonly #verdicts = new Map<number, (verdict: Verdict) => void>()
+  /** Pieces with a deadline. */
+  readonly #hurried = new Set<number>()
+  readonly #waiting: (() => void)[] = []
+  #inHand = 0
   readonly #stopListening: () => void
-  #claimed: readonly [number, number] = [0, 0]
-  #bestDoneBytes = 0
+  #bestBytes = 0
   joinedMs = 0
-  /** When libtorrent last had more good bytes than ever before; bytes that fail their hash do not count. */
+  /** When peers last brought more good bytes than ever before; bytes that fail their hash do not count. */
   progressMs = 0
-  hasDelivered = false
+  /** When peers brought their first bytes. */
+  firstMs: number | undefined
   latest: TorrentStatus | undefined
+  /** How many pieces of its peers failed their hash. */
+  hashFailures = 0
+  /** Who is connected, and for each piece how many of them have it; as of the last `look`. */
+  peers: readonly PeerSight[] = []
+  availability: Uint32Array = new Uint32Array()
+  unfinished: readonly UnfinishedPiece[]
 
-  private constructor(torrent: Torrent, options: SwarmLegOptions) {
+  private constructor(torrent: Torrent, priorities: Uint8Array, options: SwarmLegOptions) {
     this.torrent = torrent
     this.offer = options.offer
     this.#options = options
+    this.#priorities = priorities
+    this.unfinished = options.unfinished
     this.#rate = new RateWindow(options.rateWindowMs)
     this.#stopListening = torrent.onAlert((alert) => this.#hear(alert))
   }
 
   /**
-   * Joins the swarm and waits until libtorrent has checked what the file holds already.
+   * Joins the swarm. Nothing counts as there before it was given, or came from peers.
    *
    * @returns `undefined` when this process has that torrent in use for another file.
    */
   static async join(options: SwarmLegOptions): Promise<SwarmLeg | undefined> {
-    const torrent = await options.swarm.join(options.offer, { path: options.path, mode: 'download' })
+    const { map, swarm, offer, path, unfinished, sliceId } = options
+    const priorities = Uint8Array.from({ length: map.count }, (_, piece) => options.priorityOf(piece))
+    const torrent = await swarm.join(offer, {
+      path,
+      mode: 'download',
+      progress: { priorities, unfinished, sliceId },
+    })
     if (torrent === undefined) return undefined
-    const leg = new SwarmLeg(torrent, options)
+    const leg = new SwarmLeg(torrent, priorities, options)
     // Nobody waits for verdicts any more when the race is over.
     options.signal.addEventListener('abort', () => leg.#settleAll(), { once: true })
     try {
       const status = await settledStatus(torrent, options.signal)
       leg.joinedMs = leg.progressMs = options.nowMs()
-      leg.#bestDoneBytes = status.totalDone
       leg.#adopt(status)
       return leg
     } catch (error) {
@@ -86,66 +124,111 @@ export class SwarmLeg {
     return this.#rate.bytesPerSecond
   }
 
+  /** Connected peers that have anything to give. */
+  get sources(): number {
+    return this.peers.reduce((sum, peer) => sum + (peer.numPieces > 0 ? 1 : 0), 0)
+  }
+
+  /** Whether peers have sent anything, and more may be on its way. */
+  async hasReceived(): Promise<boolean> {
+    const status = await this.torrent.status().catch(() => this.latest)
+    return (status?.payloadDownload ?? 0) > 0
+  }
+
+  /** Whether libtorrent has found the piece right. */
+  hasSeen(piece: number): boolean {
+    return this.#seen.has(piece)
+  }
+
   /** Asks libtorrent how it is doing; called by the race's tick. */
   async sample(): Promise<void> {
     const status = await this.torrent.status()
     this.latest = status
     const now = this.#options.nowMs()
-    // What HTTP handed in is in `totalDone` too: only growth beyond it is the swarm's.
-    const done = status.totalDone - this.#givenBytes
-    this.#rate.add(now, Math.max(0, done))
-    if (done > this.#bestDoneBytes) {
-      this.#bestDoneBytes = done
+    const bytes = status.payloadDownload - status.failedBytes - status.redundantBytes
+    this.#rate.add(now, Math.max(0, bytes))
+    if (bytes > this.#bestBytes) {
+      this.#bestBytes = bytes
       this.progressMs = now
-      this.hasDelivered = true
+      this.firstMs ??= now
     }
   }
 
-  /** Keeps the swarm off the pieces `[first, end)`, and gives it back those claimed before. */
-  claim(first: number, end: number): void {
-    const [oldFirst, oldEnd] = this.#claimed
+  /** Asks who is there, what they have, and what libtorrent is working on. */
+  async look(): Promise<void> {
+    const [peers, availability, unfinished] = await Promise.all([
+      this.torrent.peers(),
+      this.torrent.pieceAvailability(),
+      this.torrent.unfinishedPieces(),
+    ])
+    this.peers = peers
+    this.availability = availability
+    this.unfinished = unfinished
+  }
+
+  /** The part of `look` that a crash would make dear: what of its pieces libtorrent has on disk. */
+  async lookAtUnfinished(): Promise<void> {
+    this.unfinished = await this.torrent.unfinishedPieces()
+  }
+
+  /** Tells libtorrent how much each piece is wanted now. */
+  prioritize(): void {
     if (this.torrent.isRemoved) return
-    for (let piece = oldFirst; piece < oldEnd; piece++) {
-      if (piece < first || piece >= end) this.torrent.setPiecePriority(piece, normalPriority)
+    const changed: number[] = []
+    for (let piece = 0; piece < this.#priorities.length; piece++) {
+      const priority = this.#options.priorityOf(piece)
+      if (this.#priorities[piece] === priority) continue
+      this.#priorities[piece] = priority
+      changed.push(piece)
     }
-    for (let piece = first; piece < end; piece++) {
-      if (piece < oldFirst || piece >= oldEnd) this.torrent.setPiecePriority(piece, 0)
-    }
-    this.#claimed = [first, end]
+    if (changed.length === 0) return
+    // A single change takes a piece with a deadline only as far as "wanted"; all of them at once mean what they say.
+    const isHurried = changed.filter((piece) => this.#hurried.delete(piece)).length > 0
+    if (isHurried || changed.length > maxSingleChanges) this.torrent.setPiecePriorities(this.#priorities)
+    else for (const piece of changed) this.torrent.setPiecePriority(piece, this.#priorities[piece] ?? 0)
   }
 
-  /** Hands a piece to libtorrent, which writes it and checks it against the torrent. */
-  async give(piece: number, data: Uint8Array): Promise<Verdict> {
-    if (this.torrent.isRemoved) return 'ignored'
+  /** Asks for a piece that is wanted within `deadlineMs`, ahead of all others. */
+  hurry(piece: number, deadlineMs: number): void {
+    if (this.torrent.isRemoved || this.#hurried.has(piece) || this.#priorities[piece] === 0) return
+    this.#hurried.add(piece)
+    this.torrent.setPieceDeadline(piece, deadlineMs)
+  }
+
+  /** Has the torrent check a piece that is on disk, complete and not from its peers; then it is announced to them. */
+  async give(piece: number): Promise<Verdict> {
+    await this.#turn()
+    try {
+      if (this.torrent.isRemoved || this.#options.signal.aborted) return 'ignored'
+      if (this.#seen.has(piece)) return 'accepted'
+      return await this.#give(piece)
+    } finally {
+      this.#inHand -= 1
+      this.#waiting.shift()?.()
+    }
+  }
+
+  async #give(piece: number): Promise<Verdict> {
+    const { swarm, read } = this.#options
+    const data = swarm.checksInPlace ? undefined : await read(piece)
     this.#given.add(piece)
-    this.#givenBytes += this.#options.map.lengthOf(piece)
     const verdict = new Promise<Verdict>((resolve) => this.#verdicts.set(piece, resolve))
-    this.torrent.addPiece(piece, data, { overwrite: true })
     const timer = setTimeout(() => this.#settle(piece, 'ignored'), verdictDeadlineMs)
     try {
+      if (data === undefined) this.torrent.announcePiece(piece)
+      else this.torrent.addPiece(piece, data, { overwrite: true })
       const result = await verdict
-      if (result !== 'accepted' && this.#given.delete(piece))
-        this.#givenBytes -= this.#options.map.lengthOf(piece)
+      if (result !== 'accepted') this.#given.delete(piece)
       return result
     } finally {
       clearTimeout(timer)
+      this.#verdicts.delete(piece)
     }
   }
 
-  /**
-   * Takes in pieces that are on disk already but that libtorrent has not seen.
-   *
-   * @param onRefused Called for each one that is not what the torrent says.
-   */
-  async catchUp(
-    read: (piece: number) => Promise<Uint8Array>,
-    onRefused: (piece: number) => void,
-  ): Promise<void> {
-    for (const piece of this.#options.map.present()) {
-      if (this.#options.signal.aborted) return
-      if (this.#seen.has(piece)) continue
-      if ((await this.give(piece, await read(piece))) === 'rejected') onRefused(piece)
-    }
+  async #turn(): Promise<void> {
+    if (this.#inHand >= maxGiven) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    this.#inHand += 1
   }
 
   /**
@@ -156,11 +239,12 @@ export class SwarmLeg {
     if (this.torrent.isRemoved) return false
     this.torrent.setFlags({ upload_mode: true })
     const { pieces } = await this.torrent.status()
-    for (let piece = 0; piece < this.#options.map.count; piece++) if (!hasPiece(pieces, piece)) return false
+    const { count } = this.#options.map
+    for (let piece = 0; piece < count; piece++) if (!hasPiece(pieces, piece)) return false
     return true
   }
 
-  /** Lets go of the torrent without taking it out of the swarm: it has a new owner. */
+  /** Ends the leg; the torrent stays in its swarm and belongs to the caller. */
   release(): Torrent {
     this.#stopListening()
     this.#settleAll()
@@ -190,11 +274,12 @@ export class SwarmLeg {
         this.#settle(alert.piece, 'accepted')
         break
       case 'hash_failed':
+        if (!this.#verdicts.has(alert.piece)) this.hashFailures += 1
         this.#settle(alert.piece, 'rejected')
         break
       case 'torrent_error':
       case 'file_error':
-        this.#options.onError(new SwarmError(`${alert.error.message} (${alert.file})`))
+        this.#options.onError(failureOf(alert.error, alert.file))
         break
       case 'torrent_removed':
         this.#settleAll()
@@ -210,4 +295,15 @@ export class SwarmLeg {
   #settleAll(): void {
     for (const piece of [...this.#verdicts.keys()]) this.#settle(piece, 'ignored')
   }
+}
+
+/** What the file system refused is a matter of the cache, whoever asked it: HTTP would meet the same disk. */
+function failureOf({ category, message, value }: AlertError, file: string): Error {
+  const swarmError = new SwarmError(`${message} (${file})`)
+  // On Windows the system's numbers are not those Node has names for.
+  const isErrno = category === 'generic' || (category === 'system' && process.platform !== 'win32')
+  if (!isErrno || value <= 0) return swarmError
+  const cause = Object.assign(new Error(message), { code: getSystemErrorName(-value), path: file })
+  const cacheError = asCacheError(cause, dirname(file))
+  return cacheError instanceof CacheError ? cacheError : swarmError
 }

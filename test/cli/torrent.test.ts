@@ -220,7 +220,7 @@ describe('torrent get', () => {
     await using other = await startOrigin(Buffer.alloc(100))
     await using broken = await startOrigin()
     await using origin = await startOrigin()
-    broken.inject({ origin: 'cdn', cutAfterBytes: 1_000_000 })
+    broken.inject({ origin: 'cdn', cutAfterBytes: 100_000 })
     const urls = ['http://127.0.0.1:1/model.bin', urlOf(other), urlOf(broken), urlOf(origin)]
     const more = urls.flatMap((url) => ['--url', url])
     const args = ['torrent', 'get', torrent, '--out', join(temp.path, 'out'), ...more, ...listen]

@@ -25,10 +25,17 @@ interface Answer {
   message?: string
 }
 
-/** Runs the client; a fresh home each time unless one is given. */
-async function run(args: string[], env: Record<string, string>, hooked: boolean): Promise<Answer> {
+/** Runs the client; a fresh home each time unless one is given. `maxFileKibibytes`: no file may become larger. */
+async function run(
+  args: string[],
+  env: Record<string, string>,
+  hooked: boolean,
+  maxFileKibibytes: number | 'unlimited' = 'unlimited',
+): Promise<Answer> {
   const preload = hooked ? ['--import', register] : []
-  const child = spawn(process.execPath, [...preload, client, ...args], {
+  const command = [process.execPath, ...preload, client, ...args]
+  const limited = ['-c', `ulimit -f ${maxFileKibibytes} && exec "$@"`, 'bash', ...command]
+  const child = spawn('bash', limited, {
     env: { ...process.env, ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
@@ -65,7 +72,7 @@ async function world() {
   }
 }
 
-describe('when a peer has the file, an unmodified @huggingface/hub gets it with zero bytes from storage', () => {
+describe('when a peer has the file, an unmodified @huggingface/hub gets it with no more than samples from storage', () => {
   test.each(['downloadFile', 'downloadFileToCacheDir', 'snapshotDownload'])('%s', async (how) => {
     await using w = await world()
     await using seeder = await newUser(w.user)
@@ -78,7 +85,8 @@ describe('when a peer has the file, an unmodified @huggingface/hub gets it with 
         result: w.hub.file(path).sha256,
       })
     }
-    expect(w.hub.stats('cdn').requests).toBe(0)
+    // One publisher does not tie a torrent: eight blocks of 16 KiB of each file are compared.
+    expect(w.hub.stats('cdn').bytesSent).toBeLessThanOrEqual(2 * 8 * 16_384)
     expect(w.hub.stats('cas').requests).toBe(0)
     const left = (await checkCacheContract(`${env.HF_HOME}/hub`)).filter((fault) => !isJsClients(fault))
     expect(left).toEqual([])
@@ -96,6 +104,18 @@ describe('when a peer has the file, an unmodified @huggingface/hub gets it with 
     expect(w.hub.stats('cdn').bytesSent).toBe(16)
     expect((await seeder.client.seedStatus())[0]?.uploadedBytes).toBe(0)
   })
+})
+
+test('a disk that has no room for the file does not keep it from a program that only reads it', async () => {
+  await using w = await world()
+  await using seeder = await newUser(w.user)
+  await seeder.client.downloadFile(w.hub.ref('model.safetensors'))
+  await seeder.client.seedingSettled()
+  const args = ['downloadFile', w.hub.url, 'acme/tiny', 'model.safetensors']
+  w.hub.resetStats()
+  const got = await run(args, { ...w.env(), HF_P2P_HEAD_START: '0' }, true, 3 * 1024)
+  expect(got).toEqual({ result: w.hub.file('model.safetensors').sha256 })
+  expect(w.hub.stats('cdn').bytesSent).toBeGreaterThan(0)
 })
 
 /** What the JS client itself leaves undone in a cache it writes to. */

@@ -1,7 +1,7 @@
 /** What a program that uses the package sees of it as a process: when it ends, and what it says. */
 import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { cp, mkdir, readdir, rm, symlink } from 'node:fs/promises'
+import { cp, mkdir, readdir, readFile, rm, symlink } from 'node:fs/promises'
 import { createInterface } from 'node:readline'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
@@ -101,10 +101,12 @@ test('a program killed in the middle leaves a partial file, from which the next 
   const child = start(program, ['acme/tiny', 'model.safetensors'], { ...w.env, HF_USE_P2P: '0' })
   const exited = once(child, 'exit')
   const partials = `${w.home}/llmpt/partial`
-  // The journal is written every two seconds; the first one has some pieces in it.
-  while ((await readdir(partials).catch(() => [])).every((name) => !name.endsWith('.json'))) {
-    await new Promise((resolve) => setImmediate(resolve))
+  // A journal is there from the beginning; a line of it is a block or a piece.
+  const journal = async (): Promise<string> => {
+    const [name] = (await readdir(partials).catch(() => [])).filter((entry) => entry.endsWith('.journal'))
+    return name === undefined ? '' : await readFile(`${partials}/${name}`, 'utf8')
   }
+  while ((await journal()).split('\n').length < 3) await new Promise((resolve) => setImmediate(resolve))
   child.kill('SIGKILL')
   await exited
   w.hub.setThrottle('cdn', 0)

@@ -62,7 +62,7 @@ describe('a torrent of ours, seeded by us', () => {
     await writeFile(torrentPath, torrent.torrentFile)
     await using swarm = newSwarm('127.0.0.1')
     const joined = await swarm.join(
-      { ...torrent, announceUrls, peers: [], isPromising: false },
+      { ...torrent, announceUrls, peers: [], isPromising: false, mayBeCrowd: false, isTied: false },
       { path: source, mode: 'seed' },
     )
     await announced(joined, format === 'hybrid' ? 2 : 1)

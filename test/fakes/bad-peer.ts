@@ -2,6 +2,7 @@
  * A peer that claims to have everything and sends rubbish: enough of BEP 3 to be believed by a v2 client, which finds
  * out by the hash of a piece. It listens on an address of its own, because libtorrent bans by address.
  */
+import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
 import { type AddressInfo, createServer, type Socket } from 'node:net'
 import type { InfoHash, PeerAddress } from '../../src/values.ts'
@@ -14,10 +15,18 @@ export interface BadPeer extends AsyncDisposable {
 
 const protocol = 'BitTorrent protocol'
 const handshakeBytes = 68
-const message = { unchoke: 1, interested: 2, bitfield: 5, request: 6, piece: 7 } as const
+const message = { choke: 0, unchoke: 1, interested: 2, bitfield: 5, request: 6, piece: 7 } as const
 
-/** @param pieces Of the torrent, for the bitfield. */
-export async function startBadPeer(host: string, infoHash: InfoHash, pieces: number): Promise<BadPeer> {
+/**
+ * @param pieces Of the torrent, for the bitfield.
+ * @param maxBlocks After so many blocks it chokes its peer: another one is then asked for the rest of the piece.
+ */
+export async function startBadPeer(
+  host: string,
+  infoHash: InfoHash,
+  pieces: number,
+  maxBlocks: number = Number.POSITIVE_INFINITY,
+): Promise<BadPeer> {
   let blocksSent = 0
   const sockets = new Set<Socket>()
   const server = createServer((socket) => {
@@ -36,9 +45,10 @@ export async function startBadPeer(host: string, infoHash: InfoHash, pieces: num
         const body = buffer.subarray(4, 4 + buffer.readUInt32BE(0))
         buffer = buffer.subarray(4 + body.length)
         if (body[0] === message.interested) socket.write(frame(message.unchoke))
-        if (body[0] !== message.request) continue
+        if (body[0] !== message.request || blocksSent >= maxBlocks) continue
         blocksSent += 1
         socket.write(frame(message.piece, body.subarray(1, 9), Buffer.alloc(body.readUInt32BE(9), 0xbd)))
+        if (blocksSent === maxBlocks) socket.write(frame(message.choke))
       }
     })
   })
@@ -67,7 +77,9 @@ function greeting(infoHash: InfoHash, pieces: number): Buffer {
     Buffer.from(protocol),
     reserved,
     Buffer.from(infoHash.slice(0, 40), 'hex'),
-    Buffer.from('-XX0000-rubbish00000'),
+    // Two peers of one id are one to libtorrent.
+    Buffer.from('-XX0000-'),
+    randomBytes(12),
     frame(message.bitfield, bits),
   ])
 }

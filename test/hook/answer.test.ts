@@ -488,16 +488,56 @@ describe('a source that fails', () => {
     }
   })
 
-  test('after its first bytes ends the body with an error', async () => {
+  test.each([
+    ['the whole file', undefined, 0, 300_000],
+    ['a range', 'bytes=1000-70999', 1000, 71_000],
+  ])('after its first bytes of %s is replaced by the rest from the Hub', async (_name, range, start, end) => {
+    const hook = hookWith(
+      [hub.url],
+      offerOf((bytes) => failingStream(bytes.subarray(0, 5000), new Error('the disk is full'))),
+    )
+    const response = await hook.fetch(hub.url + file, range === undefined ? {} : { headers: { range } })
+    expect(sha256(await response.arrayBuffer())).toBe(sha256(weights.subarray(start, end)))
+    expect(hub.requests('cdn').map((request) => request.range)).toEqual([`bytes=${start + 5000}-${end - 1}`])
+    expect(hub.stats('cdn').bytesSent).toBe(end - start - 5000)
+  })
+
+  test('is replaced by a server that knows no ranges, too', async () => {
+    const off = hub.inject({ origin: 'cdn', ignoreRange: true })
+    try {
+      const hook = hookWith(
+        [hub.url],
+        offerOf((bytes) => failingStream(bytes.subarray(0, 70_000), new Error('the disk is full'))),
+      )
+      const response = await hook.fetch(hub.url + file)
+      expect(sha256(await response.arrayBuffer())).toBe(sha256(weights))
+    } finally {
+      off()
+    }
+  })
+
+  test('is replaced once: what fails after that ends the body with an error', async () => {
     const failure = new Error('gone')
     const hook = hookWith(
       [hub.url],
       offerOf((bytes) => failingStream(bytes.subarray(0, 10), failure)),
     )
-    const reader = (await hook.fetch(hub.url + file)).body?.getReader()
-    expect((await reader?.read())?.value).toHaveLength(10)
-    await expect(reader?.read()).rejects.toMatchObject({ message: 'terminated', cause: failure })
-    expect(requests()).toEqual([1, 0])
+    const off = hub.inject({ origin: 'cdn', cutAfterBytes: 1000 })
+    try {
+      const response = await hook.fetch(hub.url + file)
+      await expect(response.arrayBuffer()).rejects.toThrow('terminated')
+      expect(hub.stats('cdn').requests).toBe(1)
+    } finally {
+      off()
+    }
+  })
+
+  test('after wrong bytes does not make a whole body with the rest from the Hub', async () => {
+    const hook = hookWith([hub.url], () => ({
+      open: () => failingStream(noiseBytes('lie', 5000), new Error('the disk is full')),
+    }))
+    const response = await hook.fetch(hub.url + file)
+    await expect(response.arrayBuffer()).rejects.toMatchObject({ cause: { code: 'ERR_LLMPT_INTEGRITY' } })
   })
 
   test('because no content is right is not replaced: the Hub was among those who gave it', async () => {
@@ -509,6 +549,36 @@ describe('a source that fails', () => {
     const response = await hook.fetch(hub.url + file)
     await expect(response.arrayBuffer()).rejects.toMatchObject({ message: 'terminated', cause: failure })
     expect(requests()).toEqual([1, 0])
+  })
+
+  test('because a byte was wrong does not give its last bytes', async () => {
+    const wrong = Buffer.from(weights)
+    wrong[100_000] = (wrong[100_000] ?? 0) ^ 1
+    const hook = hookWith([hub.url], () => ({ open: () => streamOf(wrong, 1000) }))
+    const reader = (await hook.fetch(hub.url + file)).body?.getReader()
+    let given = 0
+    const read = async (): Promise<void> => {
+      for (;;) {
+        const chunk = await reader?.read()
+        if (chunk?.done !== false) return
+        given += chunk.value.length
+      }
+    }
+    await expect(read()).rejects.toMatchObject({
+      message: 'terminated',
+      cause: { code: 'ERR_LLMPT_INTEGRITY' },
+    })
+    expect(given).toBe(299_000)
+  })
+
+  test('to match a git etag never ends as if it were right', async () => {
+    const url = `${hub.url}/acme/tiny/resolve/main/config.json`
+    const offering = (text: string): Promise<Response> =>
+      hookWith([hub.url], () => ({ open: () => streamOf(Buffer.from(text)) })).fetch(url, {
+        headers: { range: 'bytes=0-6' },
+      })
+    expect(await (await offering('{"a":1}')).text()).toBe('{"a":1}')
+    await expect((await offering('{"a":2}')).text()).rejects.toThrow('terminated')
   })
 
   test.each([

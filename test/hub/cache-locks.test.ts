@@ -1,10 +1,17 @@
 import { existsSync } from 'node:fs'
-import { lstat, mkdir, readdir, readFile, rm, symlink, utimes, writeFile } from 'node:fs/promises'
+import { lstat, mkdir, open, readdir, readFile, rm, symlink, utimes, writeFile } from 'node:fs/promises'
 import { createRequire } from 'node:module'
 import { dirname } from 'node:path'
 import { describe, expect, test } from 'vitest'
 import { blobPath, blobsFolder, lockPath } from '../../src/hub/cache-layout.ts'
-import { type CacheDeps, type FileLocks, linkSnapshot, openBlob } from '../../src/hub/cache-writer.ts'
+import {
+  type CacheDeps,
+  type FileLocks,
+  linkSnapshot,
+  openBlob,
+  type Waiting,
+} from '../../src/hub/cache-writer.ts'
+import { claimPathOf } from '../../src/hub/partial-claim.ts'
 import { checkCacheContract } from '../support/cache-contract.ts'
 import { temporaryDirectory } from '../support/temp-dir.ts'
 import { errorOf, fakeLocks, hubFile, openForWriting, tiny } from './fixtures.ts'
@@ -59,17 +66,17 @@ describe.each<[string, FileLocks | undefined]>([
   withLocks('a second writer waits, and gets the finished blob', async () => {
     await using cache = await temporaryDirectory()
     const first = await openForWriting(cache.path, file, deps)
-    const waited: number[] = []
+    const waited: Waiting[] = []
     const clock = steppedClock(async (step) => {
       if (step === 3) {
         await writeFile(first.partialPath, 'hello')
         await first.commit()
       }
     })
-    const onWaiting = (ms: number): unknown => waited.push(ms)
+    const onWaiting = (waiting: Waiting): unknown => waited.push(waiting)
     const second = await openBlob(cache.path, tiny, file, { ...clock, locks }, { onWaiting })
     expect(second).toEqual({ state: 'present', path: blobPath(cache.path, tiny, file.etag) })
-    expect(waited.length).toBeGreaterThan(0)
+    expect(waited.map(({ waitedMs }) => waitedMs)).toEqual([0, 1000, 2000])
     expect(await readdir(blobsFolder(cache.path, tiny))).toEqual([file.etag])
   })
 
@@ -140,11 +147,50 @@ describe.each<[string, FileLocks | undefined]>([
     await using first = await openForWriting(cache.path, file, deps)
     const path = lockPath(cache.path, tiny, file.etag)
     await rm(path)
-    await using second = await openForWriting(cache.path, file, { ...deps, locks: deletesOnce(path, locks) })
-    // Both hold a lock, on different files: the second one's is the one that others will find.
-    expect(second.isResumable).toBe(true)
+    const clock = steppedClock(() => undefined)
+    const locks2 = deletesOnce(path, locks)
+    await using second = await openForWriting(cache.path, file, { ...clock, locks: locks2 })
+    // Both could lock a file of that name, but the partial file has one owner.
     expect(first.isResumable).toBe(true)
+    expect(second.isResumable).toBe(false)
     expect((await lstat(path)).isFile()).toBe(true)
+  })
+
+  withLocks('those who wait see how far the other is, holes of the file not counted', async () => {
+    await using cache = await temporaryDirectory()
+    const big = hubFile('big', Buffer.alloc(10_000_000))
+    await using first = await openForWriting(cache.path, big, deps)
+    const seen: (number | undefined)[] = []
+    const clock = steppedClock(async (step) => {
+      await using partial = await open(first.partialPath, 'a+')
+      if (step === 1) await partial.truncate(10_000_000)
+      else await partial.truncate(step === 2 ? 500_000 : 20_000_000)
+      if (step >= 2) await writeFile(first.partialPath, Buffer.alloc(step === 2 ? 500_000 : 20_000_000, 1))
+      if (step === 4) await first.release()
+    })
+    const onWaiting = ({ bytesSoFar }: Waiting): unknown => seen.push(bytesSoFar)
+    await using _second = await openForWriting(cache.path, big, { ...clock, locks }, { onWaiting })
+    expect(seen).toEqual([undefined, 0, 500_000, 10_000_000])
+  })
+
+  withLocks('whoever gives up waiting does so at once, and leaves nothing open', async () => {
+    await using cache = await temporaryDirectory()
+    await using _first = await openForWriting(cache.path, file, deps)
+    const controller = new AbortController()
+    const before = (await readdir('/proc/self/fd')).length
+    const pending = errorOf(
+      openBlob(cache.path, tiny, file, deps, {
+        signal: controller.signal,
+        onWaiting: () => setImmediate(() => controller.abort(new Error('enough'))),
+      }),
+    )
+    const abortedAt = new Promise<number>((resolve) => {
+      controller.signal.addEventListener('abort', () => resolve(performance.now()))
+    })
+    expect((await pending).message).toBe('enough')
+    expect(performance.now() - (await abortedAt)).toBeLessThan(100)
+    // What an earlier test left to the collector may go meanwhile.
+    expect((await readdir('/proc/self/fd')).length).toBeLessThanOrEqual(before)
   })
 
   withLocks('many at once: one writes, all get the blob', async () => {
@@ -172,8 +218,17 @@ test('a file system without locks costs the resumption and nothing else', async 
     },
     unlock: () => undefined,
   }
+  const before = (await readdir('/proc/self/fd')).length
   await using slot = await openForWriting(cache.path, file, { locks })
   expect(slot.isResumable).toBe(false)
+  expect(await readdir('/proc/self/fd')).toHaveLength(before)
+})
+
+test('where nothing can be put beside the lock, the lock is enough', async () => {
+  await using cache = await temporaryDirectory()
+  await mkdir(`${claimPathOf(lockPath(cache.path, tiny, file.etag))}/in-the-way`, { recursive: true })
+  await using slot = await openForWriting(cache.path, file, { locks: fakeLocks(), stalledAfterMs: 500 })
+  expect(slot.isResumable).toBe(true)
 })
 
 test('a link in place of the lock file is not followed', async () => {

@@ -1,16 +1,4 @@
-import {
-  chmod,
-  lstat,
-  mkdir,
-  readdir,
-  readFile,
-  readlink,
-  rename,
-  rm,
-  symlink,
-  utimes,
-  writeFile,
-} from 'node:fs/promises'
+import { chmod, lstat, readdir, readFile, readlink, rename, rm, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 import { asCacheError } from '../../src/hub/cache-files.ts'
@@ -228,25 +216,6 @@ test('parallel writers of one blob without locks all succeed', async () => {
   const paths = await Promise.all(Array.from({ length: 8 }, () => download(cache.path)))
   expect(new Set(paths).size).toBe(1)
   expect(await checkCacheContract(cache.path)).toEqual([])
-})
-
-test('leftovers of crashed processes go after a day, and only those that nobody resumes', async () => {
-  await using cache = await temporaryDirectory()
-  const file = hubFile('a', 'hello')
-  const folder = blobsFolder(cache.path, tiny)
-  await mkdir(folder, { recursive: true })
-  const old = new Date(Date.now() - 2 * 24 * 3600 * 1000)
-  const kept = [
-    `${file.etag}.incomplete`,
-    `${file.etag}.llmpt.incomplete`,
-    `${gitSha1('x')}.0123abcd.incomplete`,
-    'notes.txt',
-  ]
-  const gone = [`${gitSha1('y')}.0123abcd.incomplete`, '.llmpt-0123abcd.tmp']
-  for (const name of [...kept, ...gone]) await writeFile(join(folder, name), 'x')
-  for (const name of [kept[0], kept[1], ...gone]) await utimes(join(folder, name ?? ''), old, old)
-  await (await openForWriting(cache.path, file)).discard()
-  expect((await readdir(folder)).toSorted()).toEqual(kept.toSorted())
 })
 
 test.each([

@@ -6,7 +6,13 @@ import { writeFile } from 'node:fs/promises'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import type { HubAccess } from '../../src/hub/ask.ts'
-import { type CacheDeps, type FileLocks, openBlob, type PartialFile } from '../../src/hub/cache-writer.ts'
+import {
+  type CacheDeps,
+  type FileLocks,
+  type OpenOptions,
+  openBlob,
+  type PartialFile,
+} from '../../src/hub/cache-writer.ts'
 import { HubHttp, type HubHttpOptions } from '../../src/hub/http.ts'
 import type { Commit, Etag, HubFile, RepoRef } from '../../src/values.ts'
 
@@ -14,21 +20,28 @@ export const tiny: RepoRef = { repoType: 'model', repo: 'acme/tiny' }
 export const commitA = 'a'.repeat(40) as Commit
 export const commitB = 'b'.repeat(40) as Commit
 
-/** Access to a Hub; its pauses are recorded instead of waited for. */
+/** Access to a Hub; its pauses are recorded instead of waited for, and its clock moves with them and by `advance`. */
 export interface TestAccess extends HubAccess, AsyncDisposable {
   readonly pauses: number[]
+  advance(ms: number): void
 }
 
 export function access(endpoint: string, options: HubHttpOptions & { token?: string } = {}): TestAccess {
   const { token, ...httpOptions } = options
   const pauses: number[] = []
+  let nowMs = Date.now()
   const http = new HubHttp({
+    now: () => nowMs,
     sleep: async (ms) => {
       pauses.push(ms)
+      nowMs += ms
     },
     ...httpOptions,
   })
-  return { http, endpoint, token, pauses, [Symbol.asyncDispose]: () => http.close() }
+  const advance = (ms: number): void => {
+    nowMs += ms
+  }
+  return { http, endpoint, token, pauses, advance, [Symbol.asyncDispose]: () => http.close() }
 }
 
 export interface LyingHub extends AsyncDisposable {
@@ -115,8 +128,9 @@ export async function openForWriting(
   cacheDir: string,
   file: HubFile,
   deps: CacheDeps = {},
+  options: OpenOptions = {},
 ): Promise<PartialFile> {
-  const slot = await openBlob(cacheDir, file, file, deps)
+  const slot = await openBlob(cacheDir, file, file, deps, options)
   if (slot.state !== 'write') throw new Error(`expected a slot to write to, ${slot.path} is there`)
   return slot
 }
@@ -133,9 +147,9 @@ export async function storeBlob(
   return await slot.commit()
 }
 
-export async function readAll(stream: AsyncIterable<Uint8Array>): Promise<Buffer> {
+export async function readAll(batches: AsyncIterable<Uint8Array[]>): Promise<Buffer> {
   const parts: Uint8Array[] = []
-  for await (const part of stream) parts.push(part)
+  for await (const batch of batches) parts.push(...batch)
   return Buffer.concat(parts)
 }
 

@@ -29,11 +29,11 @@ test('requests go through HTTP_PROXY, except to the hosts of NO_PROXY', async ()
   try {
     await using http = new HubHttp()
     const answer = await http.request({ method: 'GET', url: origin.url })
-    expect(String(await readAll(answer.body))).toBe('hello')
+    expect(String(await readAll(answer.batches))).toBe('hello')
     expect(tunnels).toEqual([new URL(origin.url).host])
     process.env['no_proxy'] = '127.0.0.1'
     const direct = await http.request({ method: 'GET', url: origin.url })
-    expect(String(await readAll(direct.body))).toBe('hello')
+    expect(String(await readAll(direct.batches))).toBe('hello')
     expect(tunnels).toHaveLength(1)
   } finally {
     process.env = before
@@ -49,7 +49,7 @@ test('closing ends bodies that are being read, and what comes after', async () =
   })
   const http = new HubHttp()
   const answer = await http.request({ method: 'GET', url: origin.url })
-  const reading = errorOf(readAll(answer.body))
+  const reading = errorOf(readAll(answer.batches))
   await http.close()
   await http.close()
   expect(await reading).toMatchObject({ code: 'ERR_LLMPT_HUB' })

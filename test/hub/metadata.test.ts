@@ -142,7 +142,8 @@ test('a pause that the Hub asks for is kept, and a long one is an error at once'
   hub.inject({ origin: 'hub', status: 429, retryAfter: '600' })
   const error = await errorOf(fileMetadata(our, hub.ref('w.bin')))
   expect(error).toMatchObject({ status: 429 })
-  expect(error.message).toContain('600 s')
+  expect(error).toMatchObject({ retryAfterMs: 600_000 })
+  expect(error.message).toContain('10 min')
   expect(our.pauses).toEqual([3000])
 })
 

@@ -60,7 +60,8 @@ describe('without links', () => {
     for (const one of [...files, ...files]) {
       const place = cachePlace(cache.path, deps)
       const source = new FileSource(our, one)
-      const fetchContent = async (): Promise<Buffer> => readAll((await source.openRange({ start: 0 })).stream)
+      const fetchContent = async (): Promise<Buffer> =>
+        readAll((await source.openRange({ start: 0 })).batches)
       fetched.push(await download(place, one, fetchContent))
       expect(await place.has(one)).toBe(snapshotPath(cache.path, one, one.commit, one.path))
     }

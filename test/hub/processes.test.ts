@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import ts from 'typescript'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { blobsFolder, findCached } from '../../src/hub/cache-layout.ts'
+import { blobsFolder, findCached, lockPath } from '../../src/hub/cache-layout.ts'
 import { checkCacheContract } from '../support/cache-contract.ts'
 import { type TemporaryDirectory, temporaryDirectory } from '../support/temp-dir.ts'
 import { hubFile, tiny } from './fixtures.ts'
@@ -19,7 +19,7 @@ const file = hubFile('sub/a.txt', 'hello from one of us')
 
 /**
  * Downloads "from memory": announces `writing` or `present`, waits for a line when it writes, commits or dies.
- * argv: cache folder, file as JSON, path of the addon or empty.
+ * argv: cache folder, file as JSON, path of the addon, `lying` for locks that everybody gets, or empty for none.
  */
 const program = `
 import { createRequire } from 'node:module'
@@ -28,7 +28,8 @@ import { writeFile } from 'node:fs/promises'
 import { linkSnapshot, openBlob, writeRef } from './hub/cache-writer.js'
 const [cacheDir, json, addonPath] = process.argv.slice(2)
 const file = JSON.parse(json)
-const locks = addonPath ? createRequire(import.meta.url)(addonPath) : undefined
+const lying = { tryLock: () => true, unlock: () => {} }
+const locks = addonPath === 'lying' ? lying : addonPath ? createRequire(import.meta.url)(addonPath) : undefined
 let waited = false
 const onWaiting = () => { if (!waited) console.log('waiting'); waited = true }
 const slot = await openBlob(cacheDir, file, file, { locks }, { onWaiting })
@@ -65,14 +66,14 @@ beforeAll(async () => {
 })
 afterAll(() => build[Symbol.asyncDispose]())
 
-class Downloader implements AsyncDisposable {
+/** A program that says in words how far it is, and goes on at a line from us. */
+class Talker implements AsyncDisposable {
   readonly #child: ChildProcess
   readonly #exit: Promise<unknown[]>
   #output = ''
 
-  constructor(cacheDir: string, useAddon: boolean) {
-    const args = [join(build.path, 'program.js'), cacheDir, JSON.stringify(file), useAddon ? addonPath : '']
-    this.#child = spawn(process.execPath, args, { stdio: ['pipe', 'pipe', 'inherit'] })
+  constructor(command: string, args: readonly string[]) {
+    this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
     this.#exit = once(this.#child, 'exit')
     this.#child.stdout?.on('data', (chunk) => (this.#output += chunk))
   }
@@ -107,6 +108,41 @@ class Downloader implements AsyncDisposable {
   }
 }
 
+class Downloader extends Talker {
+  constructor(cacheDir: string, locks: boolean | 'lying') {
+    const locksArgument = locks === true ? addonPath : locks || ''
+    super(process.execPath, [join(build.path, 'program.js'), cacheDir, JSON.stringify(file), locksArgument])
+  }
+}
+
+function together(all: readonly AsyncDisposable[]): AsyncDisposable {
+  return {
+    async [Symbol.asyncDispose]() {
+      await Promise.all(all.map((one) => one[Symbol.asyncDispose]()))
+    },
+  }
+}
+
+/** Holds a lock with the library, and in the way, of Python's `huggingface_hub`. */
+const pythonProgram = `
+import sys
+from filelock import FileLock, Timeout
+lock = FileLock(sys.argv[1])
+try:
+    lock.acquire(timeout=0)
+except Timeout:
+    print('waiting', flush=True)
+    lock.acquire()
+print('held', flush=True)
+sys.stdin.readline()
+lock.release()
+`
+
+async function startPython(path: string): Promise<Talker> {
+  await mkdir(dirname(path), { recursive: true })
+  return new Talker('/usr/bin/python3', ['-c', pythonProgram, path])
+}
+
 test('the room loads neither undici, nor @huggingface/hub, nor the addon before they are needed', async () => {
   // Nothing can be resolved from this folder: any import of a package would fail.
   const modules = (await readdir(join(build.path, 'hub'))).map((name) => `import './hub/${name}'`)
@@ -126,6 +162,48 @@ test('two processes without locks both write, and the cache is as it should be',
   for (const one of both) expect(await one.end()).toBe(0)
   expect(await checkCacheContract(cache.path)).toEqual([])
   expect(await findCached(cache.path, { ...tiny, revision: 'main', path: file.path })).toBeDefined()
+})
+
+describe('with a lock that everybody gets, as on some network file systems', () => {
+  test('the second process waits all the same, because the partial file is claimed', async () => {
+    await using cache = await temporaryDirectory()
+    await using first = new Downloader(cache.path, 'lying')
+    await first.says('writing')
+    await using second = new Downloader(cache.path, 'lying')
+    await second.says('waiting')
+    first.goOn()
+    expect([await first.end(), await second.end()]).toEqual([0, 0])
+    expect(second.output).toBe('waiting present')
+    expect(await checkCacheContract(cache.path)).toEqual([])
+    expect(await readdir(dirname(lockPath(cache.path, tiny, file.etag)))).toEqual([`${file.etag}.lock`])
+  })
+
+  test('many that start at once never write to the same file, and the cache is as it should be', async () => {
+    await using cache = await temporaryDirectory()
+    const processes = [1, 2, 3, 4].map(() => new Downloader(cache.path, 'lying'))
+    await using _all = together(processes)
+    await Promise.race(processes.map((one) => one.says('writing')))
+    await Promise.all(processes.map((one) => one.says('ing')))
+    const partials = await readdir(blobsFolder(cache.path, tiny))
+    expect(partials).toEqual([`${file.etag}.llmpt.incomplete`])
+    for (const one of processes) one.goOn()
+    for (const one of processes) expect(await one.end()).toBe(0)
+    expect(processes.filter((one) => one.output.includes('writing'))).toHaveLength(1)
+    expect(await checkCacheContract(cache.path)).toEqual([])
+  })
+
+  test('the claim of a killed process is worth nothing', async () => {
+    await using cache = await temporaryDirectory()
+    await using first = new Downloader(cache.path, 'lying')
+    await first.says('writing')
+    first.kill()
+    await first.end()
+    await using second = new Downloader(cache.path, 'lying')
+    await second.says('writing')
+    expect(await readdir(blobsFolder(cache.path, tiny))).toEqual([`${file.etag}.llmpt.incomplete`])
+    second.goOn()
+    expect(await second.end()).toBe(0)
+  })
 })
 
 describe.skipIf(!existsSync(addonPath))('with flock of the addon', () => {
@@ -148,11 +226,79 @@ describe.skipIf(!existsSync(addonPath))('with flock of the addon', () => {
     await using second = new Downloader(cache.path, true)
     await second.says('waiting')
     first.kill()
+    const killedAt = performance.now()
     await second.says('writing')
+    expect(performance.now() - killedAt).toBeLessThan(1000)
     expect(await readdir(blobsFolder(cache.path, tiny))).toEqual([`${file.etag}.llmpt.incomplete`])
     second.goOn()
     expect(await second.end()).toBe(0)
     await first.end()
     expect(await checkCacheContract(cache.path)).toEqual([])
+  })
+
+  test('of ten processes at once one writes, and the others get what it wrote', async () => {
+    await using cache = await temporaryDirectory()
+    const processes = Array.from({ length: 10 }, () => new Downloader(cache.path, true))
+    await using _all = together(processes)
+    await Promise.race(processes.map((one) => one.says('writing')))
+    await Promise.all(processes.map((one) => one.says('ing')))
+    for (const one of processes) one.goOn()
+    for (const one of processes) expect(await one.end()).toBe(0)
+    const outputs = processes.map((one) => one.output).toSorted()
+    expect(outputs).toEqual([...Array.from({ length: 9 }, () => 'waiting present'), 'writing'])
+    expect(await checkCacheContract(cache.path)).toEqual([])
+  })
+
+  test('we wait for a Python process that holds the lock, and go on when it lets go', async () => {
+    await using cache = await temporaryDirectory()
+    await using python = await startPython(lockPath(cache.path, tiny, file.etag))
+    await python.says('held')
+    await using ours = new Downloader(cache.path, true)
+    await ours.says('waiting')
+    python.goOn()
+    await ours.says('writing')
+    ours.goOn()
+    expect([await ours.end(), await python.end()]).toEqual([0, 0])
+    expect(ours.output).toBe('waiting writing')
+  })
+
+  test('we take what Python wrote while it held the lock', async () => {
+    await using cache = await temporaryDirectory()
+    await using python = await startPython(lockPath(cache.path, tiny, file.etag))
+    await python.says('held')
+    await using ours = new Downloader(cache.path, true)
+    await ours.says('waiting')
+    await writeFile(join(blobsFolder(cache.path, tiny), file.etag), 'hello from one of us')
+    python.goOn()
+    expect([await ours.end(), await python.end()]).toEqual([0, 0])
+    expect(ours.output).toBe('waiting present')
+  })
+
+  test('a Python process that dies with the lock does not hold us up', async () => {
+    await using cache = await temporaryDirectory()
+    await using python = await startPython(lockPath(cache.path, tiny, file.etag))
+    await python.says('held')
+    await using ours = new Downloader(cache.path, true)
+    await ours.says('waiting')
+    python.kill()
+    const killedAt = performance.now()
+    await ours.says('writing')
+    expect(performance.now() - killedAt).toBeLessThan(1000)
+    ours.goOn()
+    expect(await ours.end()).toBe(0)
+  })
+
+  test('Python waits for us, and has the lock when we are done', async () => {
+    await using cache = await temporaryDirectory()
+    await using ours = new Downloader(cache.path, true)
+    await ours.says('writing')
+    await using python = await startPython(lockPath(cache.path, tiny, file.etag))
+    await python.says('waiting')
+    expect(python.output).not.toContain('held')
+    ours.goOn()
+    await python.says('held')
+    expect(await findCached(cache.path, { ...tiny, revision: file.commit, path: file.path })).toBeDefined()
+    python.goOn()
+    expect([await ours.end(), await python.end()]).toEqual([0, 0])
   })
 })

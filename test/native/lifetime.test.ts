@@ -153,6 +153,7 @@ test('whatever waits is answered when the session closes', async () => {
     session.statistics(),
     torrent.status(),
     torrent.pieceAvailability(),
+    torrent.peers(),
     torrent.saveResumeData(),
     torrent.renameFile(0, join(folder.path, 'other')),
     torrent.remove(),
@@ -190,6 +191,7 @@ test('a removed torrent refuses every call with a NativeError', async () => {
   expect(() => torrent.forceRecheck()).toThrow(refusal)
   await expect(torrent.status()).rejects.toEqual(refusal)
   await expect(torrent.pieceAvailability()).rejects.toEqual(refusal)
+  await expect(torrent.peers()).rejects.toEqual(refusal)
   await expect(torrent.saveResumeData()).rejects.toEqual(refusal)
   await expect(torrent.renameFile(0, '/tmp/x')).rejects.toEqual(refusal)
   await torrent.remove()

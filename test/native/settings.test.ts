@@ -99,3 +99,9 @@ test('the base settings switch off everything that speaks to strangers or takes 
     enable_incoming_utp: false,
   })
 })
+
+test('a disk backend nobody knows is a TypeError', () => {
+  for (const diskBackend of ['mmap', '', 1, null]) {
+    expect(() => openSession({}, { diskBackend } as object)).toThrow(TypeError)
+  }
+})

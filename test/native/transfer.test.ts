@@ -6,7 +6,8 @@ import { createInterface } from 'node:readline'
 import { fileURLToPath } from 'node:url'
 import { expect, test } from 'vitest'
 import { alertCategory, baseAlertMask } from '../../src/native/session.ts'
-import type { PeerAddress } from '../../src/values.ts'
+import type { InfoHash, PeerAddress } from '../../src/values.ts'
+import { connectExtensionPeer } from '../fakes/extension-peer.ts'
 import {
   addressOf,
   formats,
@@ -248,10 +249,10 @@ test('a seed whose file is missing says so, and in upload mode does not fetch it
   ])
   expect(rejected).toMatchObject({ file: missing })
 
-  // Without upload mode the same seed becomes a download, and has all of it by the time this one would.
+  // Without upload mode, libtorrent's own disk backend makes a download of the same seed, which has all of it by the time this one would.
   const fetched = join(folder.path, 'fetched')
   // libtorrent keeps one connection for each address, and the session above may have it.
-  await using other = openSession({ listen_interfaces: '127.0.0.2:0' })
+  await using other = openSession({ listen_interfaces: '127.0.0.2:0' }, { diskBackend: 'posix' })
   const control = await other.addTorrent({
     torrentFile,
     savePath: folder.path,
@@ -345,6 +346,24 @@ test('a banned peer is disconnected and stays away', async () => {
   torrent.connectPeer(peer)
   await session.statistics()
   expect(await torrent.status()).toMatchObject({ numPeers: 0, numConnections: 0 })
+})
+
+test('a banned address that connects to us is turned away', async () => {
+  await using folder = await temporaryDirectory()
+  const { torrentFile, infoHashV2 } = await makeTorrent(folder.path, someBytes(100_000))
+  await using session = openSession()
+  const torrent = await session.addTorrent({ torrentFile, savePath: folder.path })
+  const connect = (host: string) =>
+    addressOf(session).then((to) => connectExtensionPeer(host, to, infoHashV2 as InfoHash))
+  await using before = await connect('127.0.0.2')
+  await until(async () => (await torrent.peers()).length === 1)
+  session.banPeer('127.0.0.2')
+  await before.closed
+  await using again = await connect('127.0.0.2')
+  await again.closed
+  await using neighbour = await connect('127.0.0.3')
+  await until(async () => (await torrent.peers()).length === 1)
+  expect(await torrent.peers()).toMatchObject([neighbour.address])
 })
 
 test('a magnet link learns its metadata from a peer, and pieces are known from then on', async () => {

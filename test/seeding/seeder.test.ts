@@ -175,7 +175,7 @@ describe('Seeder', () => {
     const wanted = `${r.folder.path}/wanted`
     const announceUrls = [r.client.announceUrl]
     await other.join(
-      { ...torrent, announceUrls, peers: [], isPromising: true },
+      { ...torrent, announceUrls, peers: [], isPromising: true, mayBeCrowd: false, isTied: false },
       { path: wanted, mode: 'download' },
     )
     // The seeder reads a piece to send it, finds that it does not fit, and is a seeder no longer.

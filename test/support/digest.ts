@@ -7,3 +7,7 @@ export async function sha256Of(path: string): Promise<string> {
     .update(await readFile(path))
     .digest('hex')
 }
+
+export function sha256(bytes: Uint8Array): string {
+  return createHash('sha256').update(bytes).digest('hex')
+}

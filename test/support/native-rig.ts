@@ -11,11 +11,12 @@ import type {
 } from '../../src/native/binding.ts'
 import { createTorrent } from '../../src/native/create-torrent.ts'
 import { requireAddon } from '../../src/native/load.ts'
-import { baseSettings, Session } from '../../src/native/session.ts'
+import { baseSettings, type DiskBackend, Session, type SessionOptions } from '../../src/native/session.ts'
 import type { PeerAddress } from '../../src/values.ts'
 
 export type Format = NativeCreateTorrentOptions['format']
 export const formats: readonly Format[] = ['v1', 'v2', 'hybrid']
+export const diskBackends: readonly DiskBackend[] = ['own', 'posix']
 
 /** The same bytes for the same seed, and no two pieces alike. */
 export function someBytes(length: number, seed = 'llmpt'): Buffer {
@@ -28,14 +29,14 @@ export function someBytes(length: number, seed = 'llmpt'): Buffer {
   return Buffer.concat(parts).subarray(0, length)
 }
 
-export function openSession(settings: SessionSettings = {}): Session {
-  return new Session(requireAddon(), {
+export function openSession(settings: SessionSettings = {}, options: SessionOptions = {}): Session {
+  const base: SessionSettings = {
     ...baseSettings,
     listen_interfaces: '127.0.0.1:0',
     // The default of half a second is what most small transfers would wait for.
     tick_interval: 50,
-    ...settings,
-  })
+  }
+  return new Session(requireAddon(), { ...base, ...settings }, options)
 }
 
 export async function addressOf(session: Session): Promise<PeerAddress> {

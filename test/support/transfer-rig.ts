@@ -26,12 +26,20 @@ export const openLocks: NonNullable<CacheDeps['locks']> = { tryLock: () => true,
 
 export async function transferRig(
   endpoint: string,
-  options: { http?: HubHttpOptions; locks?: CacheDeps['locks']; deps?: Partial<DownloadDeps> } = {},
+  options: {
+    http?: HubHttpOptions
+    locks?: CacheDeps['locks']
+    deps?: Partial<DownloadDeps>
+    folder?: string
+    /** Whose folders to work in. */
+    in?: Pick<TransferRig, 'cacheDir' | 'stateDir'>
+  } = {},
 ): Promise<TransferRig> {
   const folder = await temporaryDirectory()
   const http = new HubHttp(options.http)
-  const cacheDir = `${folder.path}/hub`
-  const stateDir = `${folder.path}/llmpt`
+  const home = options.folder ?? folder.path
+  const cacheDir = options.in?.cacheDir ?? `${home}/hub`
+  const stateDir = options.in?.stateDir ?? `${home}/llmpt`
   const deps: DownloadDeps = {
     addon: undefined,
     swarm: undefined,

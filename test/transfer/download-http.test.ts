@@ -1,8 +1,8 @@
-import { readdir, stat, writeFile } from 'node:fs/promises'
+import { readdir, readFile, stat, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { startHub } from '../../src/demo/hub.ts'
-import { sha256Of } from '../support/digest.ts'
+import { sha256, sha256Of } from '../support/digest.ts'
 import { openLocks, transferRig } from '../support/transfer-rig.ts'
 
 const mebibyte = 1024 * 1024
@@ -10,6 +10,7 @@ const files = {
   'model.safetensors': { seed: 'a model', sizeBytes: 3 * mebibyte + 17 },
   'config.json': '{"hidden_size": 8}',
   'empty.txt': '',
+  'large.safetensors': { seed: 'a large model', sizeBytes: 24 * mebibyte + 5 },
 }
 
 describe('without a swarm, HTTP alone', () => {
@@ -23,7 +24,19 @@ describe('without a swarm, HTTP alone', () => {
     expect(await readdir(dirname(fetched.path))).toEqual([file.etag])
   })
 
-  test('asks for a large file once and as one range', async () => {
+  test('brings a large file with several requests, and no byte twice', async () => {
+    await using hub = await startHub(files)
+    await using rig = await transferRig(hub.url)
+    const file = hub.file('large.safetensors')
+    // What a single request brings in a second is not worth dividing.
+    hub.setThrottle('cdn', 16 * mebibyte)
+    const fetched = await rig.fetch(file)
+    expect(await sha256Of(fetched.path)).toBe(file.sha256)
+    expect(hub.stats('cdn').requests).toBeGreaterThan(4)
+    expect(hub.stats('cdn').bytesSent).toBe(file.sizeBytes)
+  })
+
+  test('asks for a file of a few mebibytes once and as one range', async () => {
     await using hub = await startHub(files)
     await using rig = await transferRig(hub.url)
     await rig.fetch(hub.file('model.safetensors'))
@@ -113,6 +126,40 @@ describe('without a swarm, HTTP alone', () => {
     await expect(rig.fetch(file)).rejects.toMatchObject({ code: 'ERR_LLMPT_INTEGRITY' })
   })
 
+  test('lets a reader have what is there while the rest is on its way', async () => {
+    await using hub = await startHub(files)
+    await using rig = await transferRig(hub.url)
+    const file = hub.file('model.safetensors')
+    const remove = hub.inject({ origin: 'cdn', stallAfterBytes: 1_500_000 })
+    const enough = new AbortController()
+    let there: Promise<Buffer> | undefined
+    const running = rig.fetch(file, {
+      signal: enough.signal,
+      onLive: (live) => {
+        const readable = live.reader(0, file.sizeBytes).advance(file.sizeBytes, enough.signal)
+        there = readable.then(async (end) => (await readFile(live.path)).subarray(0, end))
+      },
+    })
+    running.catch(() => {})
+    await vi.waitFor(() => expect(there).toBeDefined())
+    const prefix = (await there) ?? Buffer.alloc(0)
+    enough.abort(new Error('enough'))
+    await expect(running).rejects.toThrow('enough')
+    remove()
+    const whole = await readFile((await rig.fetch(file)).path)
+    expect(prefix.length).toBeGreaterThan(0)
+    expect(sha256(prefix)).toBe(sha256(whole.subarray(0, prefix.length)))
+  })
+
+  test('needs no journal', async () => {
+    await using hub = await startHub(files)
+    await using rig = await transferRig(hub.url)
+    // No folder can be made in it.
+    await writeFile(rig.stateDir, '')
+    const file = hub.file('model.safetensors')
+    expect(await sha256Of((await rig.fetch(file)).path)).toBe(file.sha256)
+  })
+
   test('storage that refuses ends the download with its status', async () => {
     await using hub = await startHub(files)
     await using rig = await transferRig(hub.url)
@@ -157,6 +204,32 @@ describe('an interrupted download', () => {
     expect(fetched.bytes.cache).toBeGreaterThanOrEqual(2 * mebibyte - 262_144)
     expect(hub.stats('cdn').bytesSent).toBe(file.sizeBytes - fetched.bytes.cache)
     expect(await readdir(`${rig.stateDir}/partial`)).toEqual([])
+  })
+
+  test('goes on in the middle of a piece', async () => {
+    await using hub = await startHub(files)
+    await using rig = await transferRig(hub.url)
+    const file = hub.file('model.safetensors')
+    hub.inject({ origin: 'cdn', cutAfterBytes: 700_000, times: 1 })
+    const { signal } = new AbortController()
+    let remove: () => void = () => {}
+    const failing = rig.fetch(file, {
+      onLive: (live) =>
+        void live
+          .reader(0, file.sizeBytes)
+          .advance(1, signal)
+          .then(() => {
+            remove = hub.inject({ origin: 'cdn', status: 451 })
+          }),
+    })
+    await expect(failing).rejects.toMatchObject({ status: 451 })
+    remove()
+    hub.resetStats()
+    const fetched = await rig.fetch(file)
+    expect(await sha256Of(fetched.path)).toBe(file.sha256)
+    expect(fetched.bytes.cache).toBeGreaterThan(2 * 262_144)
+    expect(fetched.bytes.cache % 262_144).toBeGreaterThan(0)
+    expect(hub.stats('cdn').bytesSent).toBe(file.sizeBytes - fetched.bytes.cache)
   })
 
   test('starts anew when the partial file is shorter than its journal says', async () => {

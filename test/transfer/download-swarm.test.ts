@@ -114,7 +114,14 @@ async function liar(w: Awaited<ReturnType<typeof world>>, host: string, bytesPer
   })
   const tracker = new TrackerClient({ url: w.tracker.url })
   await tracker.publish({ ...file, ...torrent })
-  const offer = { ...torrent, announceUrls: [tracker.announceUrl], peers: [], isPromising: false }
+  const offer = {
+    ...torrent,
+    announceUrls: [tracker.announceUrl],
+    peers: [],
+    isPromising: false,
+    mayBeCrowd: false,
+    isTied: false,
+  }
   const joined = await swarm.join(offer, { path, mode: 'seed' })
   await waitForSeeder(w.tracker.url, file)
   return {
@@ -156,7 +163,7 @@ describe('a torrent that lies', () => {
   test('is condemned by the pieces the Hub gives before its bytes fill the file', async () => {
     await using w = await world()
     await using lie = await liar(w, '127.0.0.102', mebibyte)
-    await using user = await newUser(w.user, { policy: { headStartMs: 0, lookupGraceMs: 0 } })
+    await using user = await newUser(w.user, { policy: { headStartMs: 0 } })
     w.hub.setThrottle('cdn', 8 * mebibyte)
     const lines: string[] = []
     const undivert = divertLog((_level, message) => lines.push(message))
@@ -257,7 +264,14 @@ test('a lie that is met when HTTP is nearly done does not get into the file afte
   if (torrent === undefined) throw new Error('no torrent')
   const limits = { maxDownloadBytesPerSecond: 0, maxUploadBytesPerSecond: 300_000, limitLocalPeers: true }
   await using liars = new Swarm(addon, { listen: ['127.0.0.121:0'], utp: false, ...limits })
-  const lie = { ...torrent, announceUrls: [], peers: [], isPromising: false }
+  const lie = {
+    ...torrent,
+    announceUrls: [],
+    peers: [],
+    isPromising: false,
+    mayBeCrowd: false,
+    isTied: false,
+  }
   await liars.join(lie, { path: `${folder.path}/lie`, mode: 'seed' })
   await using mine = new Swarm(addon, { listen: ['127.0.0.122:0'], utp: false, ...limits })
   const peers = await liars.session.listening()
@@ -280,9 +294,9 @@ test('a lie that is met when HTTP is nearly done does not get into the file afte
       addon,
       swarm: mine,
       finder: {
-        find: () => late.then(() => ({ ...lie, peers, isPromising: true })),
+        find: () => late.then(() => ({ ...lie, peers, isPromising: true, mayBeCrowd: false, isTied: false })),
       } as unknown as TorrentFinder,
-      policy: { ...rig.deps.policy, lookupGraceMs: 0, headStartMs: 0, tickMs: 10 },
+      policy: { ...rig.deps.policy, headStartMs: 0, tickMs: 10 },
     },
   )
   expect(done).toBeGreaterThan(0.85)

@@ -55,11 +55,12 @@ export async function torrentGet(args: TorrentGetArguments, { out, signal }: Com
   await using swarm = openSwarm(requireAddon(), { listen: args.listen })
   const moved = movedPort(getConfig({ listen: args.listen }).listen, await swarm.session.listening())
   if (moved !== undefined) out.complain(moved)
+  await using http = new HubHttp()
+  if (args.url !== undefined) await http.load()
   if (args.gate) await passGate(out, signal)
   const startedMs = performance.now()
   if (fromFile === undefined) out.say('Asking peers for the torrent ...')
   const source = fromFile ?? (await resolveMagnet(swarm, args.source, folder, peers, timeoutMs, signal))
-  await using http = new HubHttp()
   const fetched = await fetchAll(args, source, { swarm, http, folder, out, signal })
   const elapsedMs = Math.round(performance.now() - startedMs)
   tellDone(args, source, fetched, elapsedMs, out)
@@ -110,6 +111,7 @@ async function fetchAll(
     folder,
     open,
     patienceMs: getConfig().timeoutMs,
+    stateDir: getConfig().stateDir,
     out,
     signal,
     onProgress,

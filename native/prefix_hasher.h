@@ -1,0 +1,89 @@
+// Hashes a file from its beginning as far as it is final, each byte once, while the rest of it is
+// still being written.
+#pragma once
+
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <libtorrent/hasher.hpp>
+#include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "create_torrent.h"
+#include "input_file.h"
+#include "piece_tree.h"
+
+namespace llmpt {
+
+struct PrefixDigests {
+  std::int64_t size = 0;
+  /// Empty when not asked for.
+  std::string sha256;
+  std::string git_sha1;
+  /// Absent for an empty file, which has no torrent.
+  std::optional<TorrentFile> torrent;
+};
+
+/// Shared by whoever says how far the file is (one thread) and the thread that runs it. Owns the
+/// descriptor, from `Open` to the end of `Run`.
+class PrefixHasher {
+ public:
+  struct Request {
+    std::string path;
+    std::int64_t size;
+    bool sha256;
+    bool git_sha1;
+    /// v2 only.
+    std::optional<TorrentFacts> torrent;
+  };
+
+  explicit PrefixHasher(Request request);
+
+  /// Must come before `Run`; from then on it does not matter what the file is called. Idempotent.
+  void Open();
+  /// The bytes `[0, end)` will not be written again.
+  void Advance(std::int64_t end);
+  /// Makes `Run` throw soon: within one read. Any thread.
+  void Cancel();
+  /// Gives the descriptor back without a `Run`.
+  void Close() { file_.reset(); }
+
+  /// Follows the file to its end and sleeps while it does not grow.
+  PrefixDigests Run();
+
+  std::int64_t size() const { return request_.size; }
+  std::int64_t end() const { return end_; }
+  std::int64_t hashed() const { return hashed_; }
+  /// All that was ever read from the file.
+  std::int64_t read() const { return read_; }
+
+ private:
+  void HashAll(InputFile const& file);
+  /// Where the prefix ends now, which is behind `offset`.
+  std::int64_t WaitBeyond(std::int64_t offset);
+  void Update(lt::span<char const> bytes);
+  void UpdateTree(lt::span<char const> bytes);
+  PrefixDigests Finish();
+
+  Request const request_;
+  std::unique_ptr<InputFile> file_;
+
+  // Only `Run` touches these.
+  lt::hasher256 sha256_;
+  lt::hasher git_sha1_;
+  PieceTree tree_;
+  std::int64_t tree_bytes_ = 0;
+  TorrentHashes hashes_;
+
+  std::mutex mutex_;
+  std::condition_variable moved_;
+  std::atomic<std::int64_t> end_{0};
+  std::atomic<bool> is_cancelled_{false};
+  std::atomic<std::int64_t> hashed_{0};
+  std::atomic<std::int64_t> read_{0};
+};
+
+}  // namespace llmpt
