@@ -108,7 +108,6 @@ export async function fetchFile(request: FileDownload, deps: DownloadDeps): Prom
   await using held = slot
   const plan = planDownload({
     sizeBytes: file.sizeBytes,
-    isCached: false,
     canUseSwarm: deps.swarm !== undefined && deps.finder !== undefined,
     // Finding out may take a question to the Hub: HTTP does not wait for the answer.
     mayShare: deps.canUseHttp || (deps.swarm !== undefined && (await request.mayShare(signal))),

@@ -8,8 +8,6 @@ import type { PieceMap } from './piece-map.ts'
 
 export interface PlanInput {
   readonly sizeBytes: number
-  /** The complete, right-sized file is in the cache. */
-  readonly isCached: boolean
   /** Addon loaded, P2P not switched off, and someone who could name peers. */
   readonly canUseSwarm: boolean
   /** The file can be had without a token, or its owner opted in. */
@@ -20,7 +18,6 @@ export interface PlanInput {
 }
 
 export type Plan =
-  | { readonly kind: 'cached' }
   /** Nothing to fetch: an empty file. */
   | { readonly kind: 'empty' }
   | { readonly kind: 'impossible'; readonly reason: string }
@@ -35,7 +32,6 @@ const noSource =
 
 /** Decides where a file comes from. */
 export function planDownload(input: PlanInput): Plan {
-  if (input.isCached) return { kind: 'cached' }
   if (input.offline)
     return { kind: 'impossible', reason: 'it is not in the cache, and HF_HUB_OFFLINE is set' }
   if (input.sizeBytes === 0) return { kind: 'empty' }

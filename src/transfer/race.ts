@@ -16,11 +16,11 @@ import { log, messageOf } from '../log.ts'
 import type { UnfinishedPiece } from '../native/alerts.ts'
 import type { Swarm, TorrentOffer } from '../swarm/swarm.ts'
 import type { BytesBySource } from '../values.ts'
+import { Crowd } from './crowd.ts'
 import { type ByteRange, HttpLeg, type RangeOpener } from './http-leg.ts'
 import type { PartialFile } from './partial-file.ts'
 import type { PieceMap, PieceSource } from './piece-map.ts'
 import { decideHttp, type HttpMode, pickRange, type RacePolicy, type RaceView } from './plan.ts'
-import { newSliceId, SliceMap } from './slices.ts'
 import { SwarmLeg } from './swarm-leg.ts'
 import { TieCheck } from './tie-check.ts'
 
@@ -150,8 +150,7 @@ class Race {
   readonly #startedMs: number
   readonly #inner = new AbortController()
   readonly #http: HttpLeg | undefined
-  readonly #slices: SliceMap
-  readonly #sliceId = newSliceId()
+  readonly #crowd: Crowd
   /** What HTTP brought for a piece that the torrent refused, as a digest; such a piece is HTTP's until it is settled. */
   readonly #refused = new Map<number, string>()
   /** Pieces of HTTP that the torrent refused while another one was in dispute: they share its fate. */
@@ -172,11 +171,6 @@ class Race {
   #isMixed = false
   /** First piece that is not final. */
   #finalPiece = 0
-  #isCrowd = false
-  /** Connected peers that have everything. */
-  #seeds = 0
-  #inSight = 0
-  #inSightMs: number
   #starvedSinceMs: number | undefined
   #outcastAtBytes = Number.POSITIVE_INFINITY
   #uselessRejoins = 0
@@ -194,9 +188,9 @@ class Race {
     this.#policy = options.policy
     this.#nowMs = options.nowMs ?? (() => performance.now())
     this.#random = options.random ?? Math.random
-    this.#startedMs = this.#changedMs = this.#inSightMs = this.#notedMs = this.#nowMs()
+    this.#startedMs = this.#changedMs = this.#notedMs = this.#nowMs()
     this.#resumed = options.map.bytes()
-    this.#slices = new SliceMap(this.#sliceId, options.map.count)
+    this.#crowd = new Crowd(options.map, options.policy.orphanMs, this.#startedMs)
     if (options.open !== undefined && options.http !== 'never') this.#http = this.#newHttpLeg(options.open)
   }
 
@@ -335,7 +329,7 @@ class Race {
       map: this.#map,
       priorityOf: (piece) => this.#priorityOf(piece),
       unfinished,
-      sliceId: this.#sliceId,
+      sliceId: this.#crowd.ownId,
       read: (piece) => this.#readPiece(piece),
       nowMs: this.#nowMs,
       rateWindowMs: this.#policy.stallMs,
@@ -444,23 +438,13 @@ class Race {
     if (this.#map.has(piece) || this.#map.isFull(piece)) return 0
     if (this.#refused.has(piece) && this.#httpCan()) return 0
     if (this.#http?.isClaimed(piece)) return this.#isStarved() ? lastPriority : 0
-    if (this.#isCrowd) return this.#isForUs(piece) ? firstPriority : lastPriority
+    if (this.#crowd.isThere) return this.#crowd.isForUs(piece) ? firstPriority : lastPriority
     const [first, end] = this.#httpNext
     return piece >= first && piece < end ? lastPriority : normalPriority
   }
 
   #isAmongCrowd(): boolean {
-    return this.#isCrowd && (this.#leg()?.peers.length ?? 0) > 0
-  }
-
-  /** Whether we are to bring the piece into the crowd, or somebody has: then it costs the seeds nothing. */
-  #isForUs(piece: number): boolean {
-    return this.#slices.isMine(piece) || this.#isSpread(piece)
-  }
-
-  /** Whether any peer has the piece that is no seed. */
-  #isSpread(piece: number): boolean {
-    return (this.#leg()?.availability[piece] ?? 0) > this.#seeds
+    return this.#crowd.isThere && (this.#leg()?.peers.length ?? 0) > 0
   }
 
   #isStarved(): boolean {
@@ -505,7 +489,7 @@ class Race {
       case 'rest':
         return undefined
       case 'slice':
-        return this.#pick(this.#somewhere(), sliceBytes, (piece) => isFree(piece) && this.#isOurs(leg, piece))
+        return this.#pick(this.#somewhere(), sliceBytes, (piece) => isFree(piece) && this.#isOurs(piece))
       case 'scatter':
         return this.#pick(this.#somewhere(), sliceBytes, isFree)
       case 'all': {
@@ -534,10 +518,8 @@ class Race {
     return Math.floor(this.#random() * this.#map.count)
   }
 
-  /** Whether the piece is for us to fetch from the Hub: nobody has it, and it is ours or nobody's. */
-  #isOurs(leg: SwarmLeg | undefined, piece: number): boolean {
-    if ((leg?.availability[piece] ?? 0) > 0) return false
-    return this.#slices.isMine(piece) || this.#nowMs() - this.#inSightMs >= this.#policy.orphanMs
+  #isOurs(piece: number): boolean {
+    return this.#crowd.isOurs(piece, this.#nowMs())
   }
 
   /** Pieces that peers are bringing, or of which they brought a part before and may bring the rest. */
@@ -721,7 +703,7 @@ class Race {
     try {
       const hadPeers = leg.peers.length > 0
       await leg.sample()
-      if (this.#isCrowd || this.#ticks++ % ticksPerLook === 0) {
+      if (this.#crowd.isThere || this.#ticks++ % ticksPerLook === 0) {
         await leg.look()
         this.#see(leg)
       }
@@ -735,20 +717,8 @@ class Race {
 
   /** Who else fetches this file, and how much of it anybody has. */
   #see(leg: SwarmLeg): void {
-    this.#seeds = leg.peers.reduce((sum, peer) => sum + (peer.isSeed ? 1 : 0), 0)
-    const fetching = leg.peers.filter((peer) => !peer.isSeed && peer.sliceId !== undefined)
-    const isNew = fetching.length > 0 && !this.#isCrowd
-    if (isNew) this.#isCrowd = true
-    const hasChanged = this.#slices.update(fetching.map((peer) => peer.sliceId as string))
-    if (isNew || (hasChanged && this.#mode !== 'all')) {
-      this.#http?.trim((piece) => this.#isOurs(leg, piece))
-    }
-    let inSight = 0
-    for (let piece = 0; piece < this.#map.count; piece++) {
-      if (this.#map.has(piece) || this.#isSpread(piece)) inSight += 1
-    }
-    if (inSight > this.#inSight) this.#inSightMs = this.#nowMs()
-    this.#inSight = inSight
+    const { isNew, hasChanged } = this.#crowd.see(leg, this.#nowMs())
+    if (isNew || (hasChanged && this.#mode !== 'all')) this.#http?.trim((piece) => this.#isOurs(piece))
     this.#note(leg)
   }
 
@@ -804,7 +774,11 @@ class Race {
     const http = this.#http
     const now = this.#nowMs()
     const isIdle =
-      leg !== undefined && leg.sources > 0 && http?.isRunning && !this.#isCrowd && !this.#hasFreePieces()
+      leg !== undefined &&
+      leg.sources > 0 &&
+      http?.isRunning &&
+      !this.#crowd.isThere &&
+      !this.#hasFreePieces()
     if (!isIdle) {
       this.#starvedSinceMs = undefined
       return
@@ -895,7 +869,7 @@ class Race {
       isPromising: this.#swarm.kind === 'asking' || (this.#offer?.isPromising ?? false),
       joinedMs: leg?.joinedMs ?? 0,
       mayBeCrowd: this.#offer?.mayBeCrowd ?? false,
-      isCrowd: this.#isCrowd,
+      isCrowd: this.#crowd.isThere,
       swarmRate: leg?.bytesPerSecond ?? 0,
       swarmProgressMs: leg?.progressMs ?? 0,
       swarmFirstMs: leg?.firstMs,

@@ -14,7 +14,6 @@ import {
 
 const big: PlanInput = {
   sizeBytes: 10_000_000,
-  isCached: false,
   canUseSwarm: true,
   mayShare: true,
   canUseHttp: true,
@@ -40,7 +39,6 @@ describe('planDownload', () => {
   })
 
   test.each<[string, Partial<PlanInput>, string]>([
-    ['what is cached is not fetched, online or not', { isCached: true, offline: true }, 'cached'],
     ['an empty file needs no source', { sizeBytes: 0, canUseHttp: false, canUseSwarm: false }, 'empty'],
     ['offline without a cached copy is impossible', { offline: true }, 'impossible'],
     ['no source at all is impossible', { canUseHttp: false, canUseSwarm: false }, 'impossible'],
