@@ -1,10 +1,11 @@
 /** How good is our HTTP download by itself? From nginx on loopback, into the cache, compared with the Hub's digest. */
 import { execFile } from 'node:child_process'
-import { readFileSync, rmSync } from 'node:fs'
+import { rmSync } from 'node:fs'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { runIfMain, showSize } from './harness/command.mjs'
 import { startNginx } from './harness/nginx.mjs'
+import { childrenCpuSeconds } from './harness/process.mjs'
 import { times, withQuartiles } from './harness/report.mjs'
 import { measureInTurns, over } from './harness/rounds.mjs'
 import { writePayload } from './harness/workspace.mjs'
@@ -118,14 +119,6 @@ async function downloadWithCurl({ request, sha256 }, directory) {
   } finally {
     rmSync(target, { force: true })
   }
-}
-
-/** Of all children that have ended and were waited for. */
-function childrenCpuSeconds() {
-  const fields = readFileSync('/proc/self/stat', 'utf8')
-    .replace(/^.*\) /s, '')
-    .split(' ')
-  return (Number(fields[13]) + Number(fields[14])) / 100
 }
 
 function tableOf(title, sizeBytes, results) {

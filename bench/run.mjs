@@ -4,7 +4,16 @@
  */
 import { runCommandLine } from './harness/command.mjs'
 
-const names = ['create-torrent', 'http-leg', 'swarm-leg', 'never-slower', 'both', 'rescue', 'flash-crowd']
+const names = [
+  'hash',
+  'torrent-ready',
+  'http-leg',
+  'swarm-leg',
+  'never-slower',
+  'both',
+  'rescue',
+  'flash-crowd',
+]
 const usage = 'npm run bench -- <name…|all> [options]'
 
 const args = process.argv.slice(2)
@@ -23,5 +32,5 @@ await runCommandLine(benchmarks, isListing ? ['--help'] : options, { usage })
 
 /** Whether what follows `arg` belongs to it. */
 function isValue(arg) {
-  return arg !== undefined && /^--(?:runs|sizes|rate|situations|only)$/.test(arg)
+  return arg !== undefined && /^--(?:runs|sizes|rate|situations|only|pieces|out)$/.test(arg)
 }

@@ -39,7 +39,7 @@ export const benchmark = {
   defaults: { runs: 5, sizes: '1GiB' },
   quick: { runs: 1, sizes: '64MiB' },
   options: {
-    only: { type: 'string', help: 'only those whose names contain this (swarm-leg)' },
+    only: { type: 'string', help: 'only those whose names contain this (hash, swarm-leg)' },
   },
   // The source, the cache it is seeded from, and what arrives.
   roomFor: ({ sizes }) => Math.max(...sizes.map((size) => (size < sparseFromBytes ? 3 : 2) * size)) + 2 ** 26,

@@ -131,6 +131,12 @@ void SetHavePieces(lt::add_torrent_params& params, Napi::Value value) {
   params.have_pieces.assign(bits.data(), pieces);
 }
 
+/// Whether any bit is set in the last byte behind the first `count` bits.
+bool HasBitsFrom(lt::span<char const> bits, int count) {
+  if (count % 8 == 0) return false;
+  return (static_cast<unsigned char>(bits[bits.size() - 1]) & (0xff >> (count % 8))) != 0;
+}
+
 void SetUnfinishedPieces(lt::add_torrent_params& params, Napi::Value value) {
   Napi::Array const entries = RequireArray(value, "unfinishedPieces");
   if (!params.ti) throw Failure("addTorrent", lt::errors::no_metadata);
@@ -142,6 +148,9 @@ void SetUnfinishedPieces(lt::add_torrent_params& params, Napi::Value value) {
     int const blocks = layout.Blocks(piece);
     if (bits.size() != (blocks + 7) / 8) {
       throw Napi::RangeError::New(value.Env(), "blocks must have one bit per block of the piece");
+    }
+    if (HasBitsFrom(bits, blocks)) {
+      throw Napi::RangeError::New(value.Env(), "blocks must not name blocks past the piece's end");
     }
     params.unfinished_pieces[lt::piece_index_t(piece)].assign(bits.data(), blocks);
   }

@@ -14,6 +14,7 @@
 #include "hash_file.h"
 #include "self_check.h"
 #include "session.h"
+#include "sha256_kernels.h"
 #include "torrent.h"
 
 namespace llmpt {
@@ -51,6 +52,8 @@ Napi::Function Export(Napi::Env env, char const* name) {
 }
 
 Napi::Object Init(Napi::Env env, Napi::Object exports) {
+  // Here, while nobody else can be reading or changing the environment's variables.
+  BestSha256Code();
   auto data = std::make_unique<AddonData>();
   data->environment = std::make_shared<Environment>(env);
   data->environment->torrent_class = Napi::Persistent(Torrent::Define(env));
@@ -85,7 +88,9 @@ void Environment::Shutdown() {
     session->apply_settings(std::move(hurry));
     ending.push_back(session->abort());
   }
+  hashing->CancelAll();
   workers->CancelAndJoin();
+  hashing->Clear();
   js->Close();
   torrent_class.Reset();
   // All sessions end at the same time; leaving the scope waits for the last.

@@ -329,10 +329,15 @@ Napi::Object StatusAlert(Napi::Env env, std::uint32_t id, lt::torrent_status con
   return object;
 }
 
-Napi::Object PieceFinishedAlert(Napi::Env env, std::uint32_t id, lt::piece_index_t piece) {
-  Napi::Object object = NewAlert(env, "piece_finished");
+Napi::Object PieceCheckedAlert(Napi::Env env, std::uint32_t id, std::uint32_t request,
+                               lt::piece_index_t piece, PieceCheck const& check) {
+  Napi::Object object = NewAlert(env, "piece_checked");
   object.Set("torrent", id);
+  object.Set("request", request);
   object.Set("piece", static_cast<int>(piece));
+  object.Set("hasPassed", check.has_passed);
+  object.Set("wasThere", check.was_there);
+  if (check.error) object.Set("error", ToObject(env, check.error));
   return object;
 }
 

@@ -13,6 +13,7 @@
 
 #include "slice_id_plugin.h"
 #include "torrent_table.h"
+#include "written_elsewhere.h"
 
 namespace llmpt {
 
@@ -33,7 +34,8 @@ std::optional<Napi::Object> ToObject(Napi::Env env, lt::alert const& alert, Torr
 
 /// Answers to requests that libtorrent 2.0.8 has no alert for.
 Napi::Object StatusAlert(Napi::Env env, std::uint32_t id, lt::torrent_status const& status);
-Napi::Object PieceFinishedAlert(Napi::Env env, std::uint32_t id, lt::piece_index_t piece);
+Napi::Object PieceCheckedAlert(Napi::Env env, std::uint32_t id, std::uint32_t request,
+                               lt::piece_index_t piece, PieceCheck const& check);
 Napi::Object AvailabilityAlert(Napi::Env env, std::uint32_t id, std::vector<int> const& counts);
 Napi::Object UnfinishedAlert(Napi::Env env, UnfinishedReport const& report);
 Napi::Object PeersAlert(Napi::Env env, std::uint32_t id, std::vector<PeerSight> const& peers);

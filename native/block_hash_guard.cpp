@@ -31,6 +31,14 @@ class BlockHashGuard::Peer final : public lt::peer_plugin {
     is_muted_ = false;
   }
 
+  // A failed piece costs everybody a share of whose blocks are in it, and libtorrent bans at seven
+  // points: among many who send rubbish the one honest seed would be the first to go. Those who
+  // send it are found out without: after a failure each is given whole pieces of its own.
+  void on_piece_failed(lt::piece_index_t) override {
+    lt::torrent_peer* const peer = Info();
+    if (peer != nullptr) peer->trust_points = 0;
+  }
+
   void Mute() {
     lt::torrent_peer* const peer = has_greeted_ ? Info() : nullptr;
     if (peer == nullptr || !peer->protocol_v2) return;

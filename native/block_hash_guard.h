@@ -1,4 +1,4 @@
-// Keeps a defect of libtorrent 2.0 from being reached by peers.
+// Keeps failed pieces from hurting more than those who sent them.
 #pragma once
 
 #include <libtorrent/extensions.hpp>
@@ -14,7 +14,10 @@ namespace llmpt {
 /// (https://github.com/arvidn/libtorrent/pull/8630): one peer that sends rubbish could end the
 /// process. So from the first failed piece of a torrent on, none of its peers counts as one that
 /// speaks v2's hash messages: nothing is asked, and a reject nobody asked for closes its
-/// connection. Piece hashes come with the torrent, so pieces are checked as before.
+/// connection. Piece hashes come with the torrent, so pieces are checked as before. A piece that
+/// only somebody else wrote (written_elsewhere.h) is nobody's failure, and does not come here.
+///
+/// Nor is anybody banned for pieces to which others contributed too.
 ///
 /// Owned by its torrent. All of it runs on libtorrent's thread.
 class BlockHashGuard final : public lt::torrent_plugin,

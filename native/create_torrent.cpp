@@ -1,129 +1,40 @@
 #include "create_torrent.h"
 
-#include <algorithm>
-#include <atomic>
-#include <exception>
+#include <iterator>
 #include <libtorrent/bencode.hpp>
 #include <libtorrent/create_torrent.hpp>
 #include <libtorrent/entry.hpp>
 #include <libtorrent/file_storage.hpp>
 #include <libtorrent/hasher.hpp>
-#include <mutex>
 #include <string>
-#include <thread>
+#include <utility>
 #include <vector>
 
 #include "input_file.h"
 #include "job.h"
-#include "piece_tree.h"
+#include "piece_grid.h"
 
 namespace llmpt {
 
 namespace {
 
-constexpr std::int64_t kReadBytes = 1 << 20;
 constexpr std::int64_t kMaxPieceBytes = 128 << 20;
 
 struct Options {
   std::string path;
   TorrentFacts facts;
-  int threads;
+  bool sha256 = false;
+  bool git_sha1 = false;
+  int threads = 1;
   bool in_background = false;
 };
 
 struct Created {
   TorrentFile torrent;
+  FileHashes hashes;
   int piece_length;
   std::int64_t size;
-};
-
-/// Hashes all pieces of one file on several threads; each takes the next piece that is left.
-class PieceHasher {
- public:
-  PieceHasher(Options const& options, InputFile const& file, JobControl& control)
-      : options_(options),
-        file_(file),
-        control_(control),
-        facts_(options.facts),
-        pieces_((file.size() + facts_.piece_length - 1) / facts_.piece_length) {
-    if (facts_.v1) hashes_.v1.resize(static_cast<std::size_t>(pieces_));
-    if (facts_.v2) hashes_.v2.resize(static_cast<std::size_t>(pieces_));
-  }
-
-  void Run() {
-    std::vector<std::thread> helpers;
-    auto const threads = std::min<std::int64_t>(options_.threads, pieces_);
-    try {
-      for (std::int64_t i = 1; i < threads; ++i) helpers.emplace_back([this] { HashSome(); });
-    } catch (std::system_error const&) {
-      // As many threads as the system gives; this one suffices.
-    }
-    HashSome();
-    for (std::thread& helper : helpers) helper.join();
-    if (error_) std::rethrow_exception(error_);
-    control_.ThrowIfCancelled();
-    file_.RequireSameSize();
-  }
-
-  TorrentHashes const& hashes() const { return hashes_; }
-
- private:
-  void HashSome() {
-    try {
-      std::vector<char> buffer(
-          static_cast<std::size_t>(std::min<std::int64_t>(kReadBytes, facts_.piece_length)));
-      while (!has_failed_ && !control_.is_cancelled()) {
-        std::int64_t const piece = next_++;
-        if (piece >= pieces_) return;
-        HashOne(piece, buffer);
-      }
-    } catch (...) {
-      std::lock_guard<std::mutex> const lock(mutex_);
-      if (!error_) error_ = std::current_exception();
-      has_failed_ = true;
-    }
-  }
-
-  void HashOne(std::int64_t piece, std::vector<char>& buffer) {
-    std::int64_t const begin = piece * facts_.piece_length;
-    std::int64_t const end = std::min(begin + facts_.piece_length, file_.size());
-    lt::hasher sha1;
-    PieceTree tree;
-    for (std::int64_t offset = begin; offset < end;) {
-      if (control_.is_cancelled()) return;
-      auto const bytes = std::min(static_cast<std::int64_t>(buffer.size()), end - offset);
-      lt::span<char> const part(buffer.data(), static_cast<std::ptrdiff_t>(bytes));
-      file_.ReadAt(offset, part);
-      if (facts_.v1) sha1.update(part);
-      if (facts_.v2) tree.Update(part);
-      offset += bytes;
-    }
-    auto const index = static_cast<std::size_t>(piece);
-    if (facts_.v1) hashes_.v1[index] = sha1.final();
-    if (facts_.v2) {
-      hashes_.v2[index] =
-          tree.TakeRoot(TreeWidth(pieces_ == 1 ? file_.size() : facts_.piece_length));
-    }
-    ReportOne();
-  }
-
-  void ReportOne() {
-    std::lock_guard<std::mutex> const lock(mutex_);
-    control_.Report(++hashed_, pieces_);
-  }
-
-  Options const& options_;
-  InputFile const& file_;
-  JobControl& control_;
-  TorrentFacts const& facts_;
-  std::int64_t const pieces_;
-  std::atomic<std::int64_t> next_{0};
-  std::atomic<bool> has_failed_{false};
-  TorrentHashes hashes_;
-
-  std::mutex mutex_;
-  std::int64_t hashed_ = 0;
-  std::exception_ptr error_;
+  std::int64_t read_bytes;
 };
 
 lt::create_flags_t FormatFlags(TorrentFacts const& facts) {
@@ -153,16 +64,21 @@ lt::entry ToEntry(TorrentFacts const& facts, std::int64_t size, TorrentHashes co
   return torrent.generate();
 }
 
-Created Create(Options const& options, JobControl& control) {
+Created Create(Options const& options, JobControl& control, ThreadBudget& budget) {
   InputFile const file("createTorrent", options.path);
-  if (file.size() == 0) {
-    throw Failure("createTorrent", lt::errors::torrent_invalid_length, options.path);
-  }
-  RequirePieceCount("createTorrent", file.size(), options.facts.piece_length);
-  PieceHasher hasher(options, file, control);
-  hasher.Run();
-  return {MakeTorrentFile(options.facts, file.size(), hasher.hashes()), options.facts.piece_length,
-          file.size()};
+  std::int64_t const size = file.size();
+  if (size == 0) throw Failure("createTorrent", lt::errors::torrent_invalid_length, options.path);
+  TorrentFacts const& facts = options.facts;
+  RequirePieceCount("createTorrent", size, facts.piece_length);
+  PieceGrid const grid{size, facts.piece_length};
+  auto const report = [&](std::int64_t bytes) {
+    control.Report(bytes == size ? grid.pieces() : bytes / grid.piece_bytes, grid.pieces());
+  };
+  WantedHashes const wanted{facts.v1, facts.v2, facts.piece_length, options.sha256,
+                            options.git_sha1};
+  FileHashes hashes = HashFileOnce(file, wanted, {control, budget, options.threads, report});
+  TorrentFile torrent = MakeTorrentFile(facts, size, hashes.pieces);
+  return {std::move(torrent), std::move(hashes), facts.piece_length, size, file.read_bytes()};
 }
 
 Napi::Value ToValue(Napi::Env env, Created const& created) {
@@ -173,6 +89,8 @@ Napi::Value ToValue(Napi::Env env, Created const& created) {
   if (!torrent.info_hash_v2.empty()) object.Set("infoHashV2", torrent.info_hash_v2);
   object.Set("pieceLength", created.piece_length);
   object.Set("sizeBytes", static_cast<double>(created.size));
+  SetDigests(object, created.hashes);
+  object.Set("readBytes", static_cast<double>(created.read_bytes));
   return object;
 }
 
@@ -192,6 +110,11 @@ int RequirePieceLength(Napi::Value value, bool v2) {
                                               : "pieceLength must be a multiple of 16 KiB");
 }
 
+bool IsSet(Napi::Object object, char const* name) {
+  auto const flag = Optional(object, name);
+  return flag && RequireBoolean(*flag, name);
+}
+
 Options ToOptions(Napi::Value value) {
   Napi::Object const object = RequireObject(value, "options");
   std::string const format = RequireString(object.Get("format"), "format");
@@ -202,9 +125,10 @@ Options ToOptions(Napi::Value value) {
   options.path = RequireString(object.Get("path"), "path");
   options.facts = RequireTorrentFacts(object, format != "v2", format != "v1");
   options.facts.comment = RequireString(object.Get("comment"), "comment");
-  options.threads = RequireInt(object.Get("threads"), "threads", 1, 1024);
-  Napi::Value const background = object.Get("background");
-  options.in_background = !background.IsUndefined() && RequireBoolean(background, "background");
+  options.sha256 = IsSet(object, "sha256");
+  options.git_sha1 = IsSet(object, "gitSha1");
+  options.threads = RequireInt(object.Get("threads"), "threads", 1, kMaxThreadsAsked);
+  options.in_background = IsSet(object, "background");
   return options;
 }
 
@@ -244,9 +168,10 @@ TorrentFacts RequireTorrentFacts(Napi::Object object, bool v1, bool v2) {
 
 Napi::Value CreateTorrent(Napi::CallbackInfo const& info) {
   Options const options = ToOptions(info[0]);
+  auto const budget = Environment::Of(info.Env())->hashing->budget();
   return StartJob<Created>(
       info.Env(), "createTorrent", info[1],
-      [options](JobControl& control) { return Create(options, control); }, ToValue,
+      [options, budget](JobControl& control) { return Create(options, control, *budget); }, ToValue,
       options.in_background ? Waiting::kLetsProcessEnd : Waiting::kKeepsProcess);
 }
 

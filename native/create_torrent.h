@@ -5,9 +5,10 @@
 #include <napi.h>
 
 #include <cstdint>
-#include <libtorrent/sha1_hash.hpp>
 #include <string>
 #include <vector>
+
+#include "hash_pipeline.h"
 
 namespace llmpt {
 
@@ -21,12 +22,6 @@ struct TorrentFacts {
   /// Empty for none.
   std::string created_by;
   std::string comment;
-};
-
-/// One entry per piece, in order; none where the format has none.
-struct TorrentHashes {
-  std::vector<lt::sha1_hash> v1;
-  std::vector<lt::sha256_hash> v2;
 };
 
 struct TorrentFile {

@@ -1,11 +1,8 @@
 #include "disk_io.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <boost/asio/post.hpp>
 #include <cerrno>
-#include <filesystem>
 #include <functional>
 #include <libtorrent/disk_interface.hpp>
 #include <libtorrent/hasher.hpp>
@@ -29,24 +26,6 @@ namespace {
 
 /// One read while hashing what is on the disk. A multiple of the block.
 constexpr int kHashReadBytes = 8 * kDiskBlockBytes;
-
-/// An address range that reads as zeros and takes no memory.
-class NoBytes {
- public:
-  explicit NoBytes(std::size_t size)
-      : size_(size), data_(mmap(nullptr, size, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) {
-    if (data_ == MAP_FAILED) throw std::bad_alloc();
-  }
-  ~NoBytes() { munmap(data_, size_); }
-  NoBytes(NoBytes const&) = delete;
-  NoBytes& operator=(NoBytes const&) = delete;
-
-  char const* data() const { return static_cast<char const*>(data_); }
-
- private:
-  std::size_t size_;
-  void* data_;
-};
 
 /// Runs `act`; nothing may escape into libtorrent.
 template <typename Act>
@@ -98,12 +77,14 @@ class DiskIo final : public lt::disk_interface {
         settings_(settings),
         counters_(counters),
         elsewhere_(std::move(elsewhere)) {
+    elsewhere_->Attach(context);
     settings_updated();
   }
 
   lt::storage_holder new_torrent(lt::storage_params const& params,
                                  std::shared_ptr<void> const&) override {
     auto storage = std::make_unique<Storage>(params, files_, next_id_++);
+    elsewhere_->Present(storage->files.id(), params.info_hash);
     auto const free = std::find(storages_.begin(), storages_.end(), nullptr);
     auto const index = static_cast<std::uint32_t>(free - storages_.begin());
     if (free == storages_.end()) {
@@ -118,6 +99,7 @@ class DiskIo final : public lt::disk_interface {
     StorageId const id = At(index).files.id();
     hashes_.Forget(id);
     buffers_.Forget(id);
+    elsewhere_->Gone(id);
     storages_[static_cast<std::uint32_t>(index)].reset();
   }
 
@@ -147,13 +129,14 @@ class DiskIo final : public lt::disk_interface {
                    std::function<void(lt::storage_error const&)> handler,
                    lt::disk_job_flags_t) override {
     Stopwatch const watch(counters_, lt::counters::disk_write_time);
+    Storage& storage = At(index);
     lt::storage_error error;
-    if (!elsewhere_->Is(request.piece)) {
-      Storage& storage = At(index);
+    if (!elsewhere_->IsGiven(request.piece)) {
       error = Attempt([&] { Write(storage, request, {bytes, request.length}); });
       if (error) Abandon(storage, request.piece);
     }
-    Complete([handler = std::move(handler), error] { handler(error); });
+    CompleteFor({storage.files.id(), request.piece},
+                [handler = std::move(handler), error] { handler(error); });
     // Nothing is ever queued.
     return false;
   }
@@ -165,10 +148,31 @@ class DiskIo final : public lt::disk_interface {
           handler) override {
     Stopwatch const watch(counters_, lt::counters::disk_hash_time);
     bool const wants_v1 = bool(flags & lt::disk_interface::v1_hash);
+    Storage& storage = At(index);
+    PieceHashes::Key const key{storage.files.id(), piece};
+    auto const announcement = elsewhere_->TakeHash(piece);
     lt::sha1_hash v1;
+    bool is_foreign = false;
     // `leaves` lies in a vector that the handler owns: it is filled before the handler moves on.
-    lt::storage_error const error = Attempt([&] { v1 = Hash(At(index), piece, leaves, wants_v1); });
-    Complete([handler = std::move(handler), piece, v1, error] { handler(piece, v1, error); });
+    lt::storage_error error = Attempt([&] {
+      if (announcement) Distrust(storage, piece);
+      v1 = Hash(storage, piece, leaves, wants_v1, is_foreign);
+    });
+    if (announcement && error) {
+      // libtorrent would keep the piece as one that is complete and never look at it again. Bytes
+      // that nobody can read are wrong bytes to it, and whoever announced them hears why.
+      if (!IsAbsent(error)) announcement->error = error.ec;
+      std::fill(leaves.begin(), leaves.end(), lt::sha256_hash());
+      v1.clear();
+      error = {};
+    }
+    int const padded_bytes = storage.files.files().piece_size(piece);
+    CompleteFor(key, [this, key, handler = std::move(handler), v1, error, announcement, is_foreign,
+                      padded_bytes] {
+      if (is_foreign) elsewhere_->Disown(key, padded_bytes);
+      handler(key.second, v1, error);
+      if (announcement) elsewhere_->Conclude(*announcement);
+    });
   }
 
   void async_hash2(
@@ -189,19 +193,14 @@ class DiskIo final : public lt::disk_interface {
   }
 
   void async_move_storage(
-      lt::storage_index_t index, std::string path, lt::move_flags_t flags,
+      lt::storage_index_t index, std::string, lt::move_flags_t,
       std::function<void(lt::status_t, std::string const&, lt::storage_error const&)> handler)
       override {
-    DiskStorage& files = At(index).files;
-    auto status = lt::status_t::no_error;
-    lt::storage_error const error = Attempt(
-        [&] { status = files.Move(std::filesystem::absolute(path).lexically_normal(), flags); });
-    if (error) {
-      bool const is_taken = error.ec == lt::error_code(EEXIST, lt::generic_category());
-      status = is_taken ? lt::status_t::file_exist : lt::status_t::fatal_disk_error;
-    }
-    Complete([handler = std::move(handler), status, path = files.save_path(), error] {
-      handler(status, path, error);
+    // Nobody has a use for it, and files of which some were moved are a state of their own.
+    lt::storage_error const error(lt::error_code(ENOTSUP, lt::generic_category()),
+                                  lt::operation_t::file_rename);
+    Complete([handler = std::move(handler), path = At(index).files.save_path(), error] {
+      handler(lt::status_t::fatal_disk_error, path, error);
     });
   }
 
@@ -272,7 +271,8 @@ class DiskIo final : public lt::disk_interface {
     Storage& storage = At(index);
     Forget(storage, piece);
     storage.failed.erase(piece);
-    Complete([handler = std::move(handler), piece] { handler(piece); });
+    CompleteFor({storage.files.id(), piece},
+                [handler = std::move(handler), piece] { handler(piece); });
   }
 
   void update_stats_counters(lt::counters&) const override {}
@@ -346,15 +346,11 @@ class DiskIo final : public lt::disk_interface {
     hashes_.Add({storage.files.id(), request.piece}, shape, request.start, bytes);
   }
 
-  /// SHA-1 of a piece, when `wants_v1`, and its leaves, when there is room for them.
+  /// SHA-1 of a piece, when `wants_v1`, and its leaves, when there is room for them. `is_foreign`
+  /// becomes whether somebody else may have written some of it.
   lt::sha1_hash Hash(Storage& storage, lt::piece_index_t piece, lt::span<lt::sha256_hash> leaves,
-                     bool wants_v1) {
-    bool const is_elsewhere = elsewhere_->Is(piece);
-    if (is_elsewhere) {
-      // What peers sent of it may have been replaced.
-      Forget(storage, piece);
-      storage.failed.erase(piece);
-    }
+                     bool wants_v1, bool& is_foreign) {
+    PieceHashes::Key const key{storage.files.id(), piece};
     if (storage.failed.erase(piece) > 0) {
       // libtorrent has been told of the write already, and asks for the hash because it had not yet
       // heard. This error it passes over in silence.
@@ -364,14 +360,14 @@ class DiskIo final : public lt::disk_interface {
     lt::file_storage const& files = storage.files.files();
     PieceShape const shape{wants_v1 ? files.piece_size(piece) : 0,
                            leaves.empty() ? 0 : files.piece_size2(piece)};
-    PieceHash hash = hashes_.Take({storage.files.id(), piece}, shape);
-    try {
+    PieceHash hash = hashes_.Take(key, shape);
+    if (elsewhere_->IsShared(key)) {
+      buffers_.Forget(storage.files.id(), piece);
+      PieceHash const written = std::exchange(hash, hashes_.Take(key, shape));
       ReadBack(storage, piece, shape, hash);
-    } catch (lt::storage_error const& error) {
-      // Bytes that are not where they were said to be are wrong bytes, not a broken disk.
-      if (!is_elsewhere || !IsAbsent(error)) throw;
-      std::fill(leaves.begin(), leaves.end(), lt::sha256_hash());
-      return {};
+      is_foreign = !IsSame(written, hash, shape);
+    } else {
+      ReadBack(storage, piece, shape, hash);
     }
     for (std::size_t i = 0; i < hash.leaves.size(); ++i) {
       leaves[static_cast<std::ptrdiff_t>(i)] = *hash.leaves[i];
@@ -426,6 +422,12 @@ class DiskIo final : public lt::disk_interface {
     buffers_.Forget(storage.files.id(), piece);
   }
 
+  /// What was seen of a piece on its way to the disk may have been replaced since.
+  void Distrust(Storage& storage, lt::piece_index_t piece) {
+    Forget(storage, piece);
+    storage.failed.erase(piece);
+  }
+
   void Abandon(Storage& storage, lt::piece_index_t piece) {
     Forget(storage, piece);
     storage.failed.insert(piece);
@@ -434,6 +436,16 @@ class DiskIo final : public lt::disk_interface {
   lt::span<char> Scratch() {
     scratch_.resize(kHashReadBytes);
     return {scratch_.data(), kHashReadBytes};
+  }
+
+  /// `act` tells libtorrent of a piece.
+  template <typename Act>
+  void CompleteFor(PieceHashes::Key key, Act act) {
+    elsewhere_->Begin(key);
+    Complete([this, key, act = std::move(act)]() mutable {
+      act();
+      elsewhere_->End(key);
+    });
   }
 
   template <typename Act>
@@ -462,20 +474,6 @@ class DiskIo final : public lt::disk_interface {
 };
 
 }  // namespace
-
-void WrittenElsewhere::Announce(lt::torrent_handle const& torrent, lt::piece_index_t piece,
-                                int padded_bytes) {
-  NoBytes const nothing(static_cast<std::size_t>(padded_bytes));
-  piece_ = piece;
-  try {
-    // On this thread the call is made at once, and the pointer is good until it returns.
-    torrent.add_piece(piece, nothing.data(), lt::torrent_handle::overwrite_existing);
-  } catch (...) {
-    piece_.reset();
-    throw;
-  }
-  piece_.reset();
-}
 
 lt::disk_io_constructor_type DiskIoConstructor(std::shared_ptr<WrittenElsewhere> elsewhere) {
   return

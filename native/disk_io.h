@@ -10,32 +10,21 @@
 // and none is made; a torrent that was added in seed mode is never written to; a file that was
 // there and is gone is an error instead of being made anew; there are no part files (a file that is
 // not wanted but shares a piece with one that is gets those bytes at its place); files are not
-// linked from other torrents.
+// linked from other torrents, and not moved.
 #pragma once
 
 #include <libtorrent/session_params.hpp>
-#include <libtorrent/torrent_handle.hpp>
-#include <libtorrent/units.hpp>
+#include <libtorrent/storage_defs.hpp>
 #include <memory>
-#include <optional>
+
+#include "written_elsewhere.h"
 
 namespace llmpt {
 
-/// Between a session's disk backend and whoever tells its torrents of pieces that somebody else has
-/// written. Used on libtorrent's network thread alone.
-class WrittenElsewhere {
- public:
-  /// The backend asks this of each block and piece it is given.
-  bool Is(lt::piece_index_t piece) const { return piece_ == piece; }
-
-  /// Hands `piece` to libtorrent as if it had just come, without bytes: they are in the torrent's
-  /// file. All of it happens within this call: libtorrent writes each block it lacks, which is
-  /// ignored, and has the piece hashed, which reads the file.
-  void Announce(lt::torrent_handle const& torrent, lt::piece_index_t piece, int padded_bytes);
-
- private:
-  std::optional<lt::piece_index_t> piece_;
-};
+/// The storage mode of a torrent that is never to be written to. libtorrent hands the backend
+/// nothing else that says so: it does not even have the files checked of one that is added with
+/// `no_verify_files`.
+inline constexpr lt::storage_mode_t kReadOnly = lt::storage_mode_allocate;
 
 lt::disk_io_constructor_type DiskIoConstructor(std::shared_ptr<WrittenElsewhere> elsewhere);
 

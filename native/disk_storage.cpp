@@ -9,6 +9,8 @@
 #include <set>
 #include <utility>
 
+#include "disk_io.h"
+
 namespace llmpt {
 
 namespace {
@@ -54,18 +56,6 @@ void WriteFully(int fd, std::int64_t offset, lt::span<char const> bytes) {
   }
 }
 
-void CopyBytes(int from, int to) {
-  std::vector<char> buffer(256 * 1024);
-  for (std::int64_t offset = 0;;) {
-    ssize_t const count = pread(from, buffer.data(), buffer.size(), offset);
-    if (count < 0 && errno == EINTR) continue;
-    if (count < 0) ThrowErrno(errno, lt::operation_t::file_copy);
-    if (count == 0) return;
-    WriteFully(to, offset, {buffer.data(), count});
-    offset += count;
-  }
-}
-
 }  // namespace
 
 DiskStorage::DiskStorage(lt::storage_params const& params, FilePool& pool, StorageId id)
@@ -74,7 +64,8 @@ DiskStorage::DiskStorage(lt::storage_params const& params, FilePool& pool, Stora
       priorities_(params.priorities.begin(), params.priorities.end()),
       pool_(pool),
       id_(id),
-      has_been_(static_cast<std::size_t>(params.files.num_files())) {
+      has_been_(static_cast<std::size_t>(params.files.num_files())),
+      is_read_only_(params.mode == kReadOnly) {
   if (params.mapped_files != nullptr) {
     renamed_ = std::make_unique<lt::file_storage>(*params.mapped_files);
   }
@@ -136,14 +127,20 @@ int DiskStorage::Open(lt::file_index_t file, Purpose purpose) {
   int const open = pool_.Find(key, writes);
   if (open >= 0) return open;
   pool_.MakeRoom();
+  return pool_.Keep(key, WithDescriptors([&] { return OpenAnew(file, purpose); }), writes);
+}
+
+/// Runs `act`, and once more when the process has no descriptors left: they are spent by others,
+/// and the pool's are the ones that can be had again.
+template <typename Act>
+auto DiskStorage::WithDescriptors(Act act) const -> decltype(act()) {
   try {
-    return pool_.Keep(key, OpenAnew(file, purpose), writes);
+    return act();
   } catch (FileFailure const& failure) {
     if (!failure.Is(EMFILE) && !failure.Is(ENFILE)) throw;
   }
-  // The process's descriptors are spent by others: ours are the ones that can be had again.
   pool_.CloseAll();
-  return pool_.Keep(key, OpenAnew(file, purpose), writes);
+  return act();
 }
 
 Descriptor DiskStorage::OpenAnew(lt::file_index_t file, Purpose purpose) {
@@ -175,7 +172,7 @@ std::optional<FilePlace> DiskStorage::FindExisting(lt::file_index_t file) const 
 
 bool DiskStorage::Status(lt::file_index_t file, struct stat& status) const {
   try {
-    return Find(file, FilePlace::Folders::kMustExist).Stat(status);
+    return WithDescriptors([&] { return Find(file, FilePlace::Folders::kMustExist).Stat(status); });
   } catch (FileFailure const& failure) {
     if (failure.Is(ENOENT)) return false;
     throw;
@@ -201,7 +198,6 @@ bool DiskStorage::IsUnwanted(lt::file_index_t file) const {
 DiskStorage::Findings DiskStorage::Check(lt::add_torrent_params const& resume,
                                          bool trusts_incomplete) {
   bool const seeds = bool(resume.flags & lt::torrent_flags::seed_mode);
-  if (seeds) is_read_only_ = true;
   std::vector<std::int64_t> sizes(has_been_.size(), -1);
   bool is_any = false;
   bool is_oversized = false;
@@ -279,95 +275,21 @@ void DiskStorage::Rename(lt::file_index_t file, std::string const& path) {
   renamed->rename_file(file, path);
   OnFile(file, [&] {
     try {
-      // Nothing there yet: it will be made under its new name.
-      auto const source = FindExisting(file);
-      if (!source) {
-        if (has_been_[IndexOf(file)]) ThrowErrno(ENOENT, lt::operation_t::file_rename);
-        return;
-      }
-      source->RenameTo(
-          FilePlace::Find(save_path_, renamed->file_path(file), FilePlace::Folders::kAreMade));
+      WithDescriptors([&] {
+        // Nothing there yet: it will be made under its new name.
+        auto const source = FindExisting(file);
+        if (!source) {
+          if (has_been_[IndexOf(file)]) ThrowErrno(ENOENT, lt::operation_t::file_rename);
+          return;
+        }
+        source->RenameTo(
+            FilePlace::Find(save_path_, renamed->file_path(file), FilePlace::Folders::kAreMade));
+      });
     } catch (FileFailure const& failure) {
       throw FileFailure{failure.error, lt::operation_t::file_rename};
     }
   });
   renamed_ = std::move(renamed);
-}
-
-lt::status_t DiskStorage::Move(std::string const& save_path, lt::move_flags_t flags) {
-  CloseFiles();
-  lt::status_t status = lt::status_t::no_error;
-  auto const is_at_target = [&](lt::file_index_t file) {
-    struct stat there;
-    try {
-      return FilePlace::Find(save_path, PathOf(file), FilePlace::Folders::kMustExist).Stat(there);
-    } catch (FileFailure const& failure) {
-      if (failure.Is(ENOENT)) return false;
-      throw;
-    }
-  };
-  std::vector<lt::file_index_t> moving;
-  for (lt::file_index_t const file : original_.file_range()) {
-    // What was renamed to an absolute path stays there.
-    if (!IsStored(file) || files().file_absolute_path(file)) continue;
-    bool const is_taken = flags != lt::move_flags_t::always_replace_files &&
-                          OnFile(file, [&] { return is_at_target(file); });
-    if (is_taken && flags == lt::move_flags_t::fail_if_exist) {
-      throw lt::storage_error(lt::error_code(EEXIST, lt::generic_category()), file,
-                              lt::operation_t::file_rename);
-    }
-    if (is_taken) {
-      status = lt::status_t::need_full_check;
-    } else {
-      moving.push_back(file);
-    }
-  }
-  std::vector<lt::file_index_t> moved;
-  std::string const old_path = save_path_;
-  try {
-    for (lt::file_index_t const file : moving) {
-      MoveFile(file, save_path);
-      moved.push_back(file);
-    }
-  } catch (lt::storage_error const&) {
-    save_path_ = save_path;
-    for (lt::file_index_t const file : moved) {
-      try {
-        MoveFile(file, old_path);
-      } catch (lt::storage_error const&) {
-        // The first error is the one to tell.
-      }
-    }
-    save_path_ = old_path;
-    throw;
-  }
-  save_path_ = save_path;
-  // What is left behind does no harm.
-  static_cast<void>(RemoveEmptyFolders(old_path));
-  return status;
-}
-
-void DiskStorage::MoveFile(lt::file_index_t file, std::string const& save_path) {
-  OnFile(file, [&] {
-    auto const source = FindExisting(file);
-    if (!source) return;
-    auto const target = FilePlace::Find(save_path, PathOf(file), FilePlace::Folders::kAreMade);
-    try {
-      source->RenameTo(target);
-      return;
-    } catch (FileFailure const& failure) {
-      if (!failure.Is(EXDEV)) throw;
-    }
-    Descriptor const from = source->Open(O_RDONLY);
-    Descriptor const to = target.Open(O_WRONLY | O_CREAT | O_TRUNC);
-    try {
-      CopyBytes(from.get(), to.get());
-    } catch (FileFailure const&) {
-      target.RemoveFile();
-      throw;
-    }
-    source->RemoveFile();
-  });
 }
 
 void DiskStorage::DeleteFiles() {
@@ -376,18 +298,20 @@ void DiskStorage::DeleteFiles() {
   for (lt::file_index_t const file : original_.file_range()) {
     if (!IsStored(file)) continue;
     try {
-      OnFile(file, [&] { Find(file, FilePlace::Folders::kMustExist).RemoveFile(); });
+      OnFile(file, [&] {
+        WithDescriptors([&] { Find(file, FilePlace::Folders::kMustExist).RemoveFile(); });
+      });
     } catch (lt::storage_error const& error) {
       if (!first && !IsMissing(error)) first = error;
     }
   }
   std::fill(has_been_.begin(), has_been_.end(), false);
-  lt::storage_error const of_folders = RemoveEmptyFolders(save_path_);
+  lt::storage_error const of_folders = RemoveEmptyFolders();
   if (!first) first = of_folders;
   if (first) throw first;
 }
 
-lt::storage_error DiskStorage::RemoveEmptyFolders(std::string const& save_path) const {
+lt::storage_error DiskStorage::RemoveEmptyFolders() const {
   std::set<std::string> folders;
   for (lt::file_index_t const file : original_.file_range()) {
     if (!IsStored(file) || files().file_absolute_path(file)) continue;
@@ -401,7 +325,9 @@ lt::storage_error DiskStorage::RemoveEmptyFolders(std::string const& save_path) 
   // A folder comes before what is in it, so backwards.
   for (auto folder = folders.rbegin(); folder != folders.rend(); ++folder) {
     try {
-      FilePlace::Find(save_path, *folder, FilePlace::Folders::kMustExist).RemoveFolder();
+      WithDescriptors([&] {
+        FilePlace::Find(save_path_, *folder, FilePlace::Folders::kMustExist).RemoveFolder();
+      });
     } catch (FileFailure const& failure) {
       if (first || failure.Is(ENOENT)) continue;
       first = lt::storage_error(failure.error, lt::file_index_t(-1), failure.operation);

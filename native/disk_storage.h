@@ -50,8 +50,6 @@ class DiskStorage {
   /// What is there, against what `resume` claims.
   Findings Check(lt::add_torrent_params const& resume, bool trusts_incomplete);
   void Rename(lt::file_index_t file, std::string const& path);
-  /// Relative files move along; the save path is the old one when it throws.
-  lt::status_t Move(std::string const& save_path, lt::move_flags_t flags);
   std::string const& save_path() const { return save_path_; }
   /// Goes on after a failure; throws the first.
   void DeleteFiles();
@@ -63,6 +61,8 @@ class DiskStorage {
 
   template <typename Visit>
   void ForEachSlice(lt::piece_index_t piece, int offset, std::int64_t length, Visit visit) const;
+  template <typename Act>
+  auto WithDescriptors(Act act) const -> decltype(act());
   int Open(lt::file_index_t file, Purpose purpose);
   Descriptor OpenAnew(lt::file_index_t file, Purpose purpose);
   FilePlace Find(lt::file_index_t file, FilePlace::Folders folders) const;
@@ -78,9 +78,8 @@ class DiskStorage {
   lt::storage_error VerifyComplete(std::vector<std::int64_t> const& sizes, bool all) const;
   lt::storage_error VerifyPieces(std::vector<std::int64_t> const& sizes,
                                  lt::add_torrent_params const& resume) const;
-  /// Those of the torrent's own below `save_path`. Returns the first failure.
-  lt::storage_error RemoveEmptyFolders(std::string const& save_path) const;
-  void MoveFile(lt::file_index_t file, std::string const& save_path);
+  /// Those of the torrent's own below the save path. Returns the first failure.
+  lt::storage_error RemoveEmptyFolders() const;
 
   lt::file_storage const& original_;
   std::unique_ptr<lt::file_storage> renamed_;
@@ -90,7 +89,7 @@ class DiskStorage {
   StorageId id_;
   /// Files that have been seen; they are not made again.
   std::vector<bool> has_been_;
-  bool is_read_only_ = false;
+  bool const is_read_only_;
 };
 
 }  // namespace llmpt

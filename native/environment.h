@@ -6,6 +6,7 @@
 #include <memory>
 #include <set>
 
+#include "hash_queue.h"
 #include "js_thread.h"
 
 namespace llmpt {
@@ -16,7 +17,9 @@ class SessionCore;
 /// own, so nothing here may become a global. JavaScript thread only.
 struct Environment {
   explicit Environment(Napi::Env env)
-      : js(std::make_shared<JsThread>(env)), workers(std::make_unique<Workers>(js)) {}
+      : js(std::make_shared<JsThread>(env)),
+        workers(std::make_unique<Workers>(js)),
+        hashing(std::make_shared<HashQueue>(js, *workers)) {}
 
   /// The environment of the caller.
   static std::shared_ptr<Environment> Of(Napi::Env env);
@@ -26,6 +29,7 @@ struct Environment {
 
   std::shared_ptr<JsThread> js;
   std::unique_ptr<Workers> workers;
+  std::shared_ptr<HashQueue> hashing;
   /// Sessions that are open. Each takes itself out.
   std::set<SessionCore*> sessions;
   Napi::FunctionReference torrent_class;

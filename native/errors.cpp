@@ -1,6 +1,7 @@
 #include "errors.h"
 
 #include <boost/system/error_code.hpp>
+#include <cerrno>
 
 #include "convert.h"
 
@@ -25,6 +26,16 @@ Failure::Failure(std::string operation, lt::error_code error, std::string const&
 Failure SystemFailure(std::string operation, int number, std::string const& subject) {
   return Failure(std::move(operation), lt::error_code(number, boost::system::system_category()),
                  subject);
+}
+
+Failure LibraryFailure(std::string operation, std::system_error const& error) {
+  // Its categories are not Boost's. The numbers of these two are errno's.
+  auto const& category = error.code().category();
+  bool const is_errno = category == std::generic_category() || category == std::system_category();
+  lt::error_code const code(
+      is_errno ? error.code().value() : EIO,
+      category == std::system_category() ? lt::system_category() : lt::generic_category());
+  return Failure(std::move(operation), code, is_errno ? "" : error.what());
 }
 
 Failure Cancelled(std::string operation) {

@@ -7,6 +7,7 @@
 #include <libtorrent/error_code.hpp>
 #include <stdexcept>
 #include <string>
+#include <system_error>
 
 namespace llmpt {
 
@@ -27,6 +28,8 @@ class Failure : public std::runtime_error {
 
 /// The failure that `errno` describes.
 Failure SystemFailure(std::string operation, int number, std::string const& subject = {});
+/// What the C++ library reports, such as a thread that could not be started.
+Failure LibraryFailure(std::string operation, std::system_error const& error);
 Failure Cancelled(std::string operation);
 
 Napi::Error ToError(Napi::Env env, Failure const& failure);
@@ -45,6 +48,8 @@ auto Guarded(Napi::Env env, char const* operation, Call call) -> decltype(call()
     throw ToError(env, failure);
   } catch (lt::system_error const& error) {
     throw ToError(env, Failure(operation, error.code()));
+  } catch (std::system_error const& error) {
+    throw ToError(env, LibraryFailure(operation, error));
   } catch (std::exception const& error) {
     throw Napi::Error::New(env, std::string(operation) + ": " + error.what());
   }

@@ -1,11 +1,9 @@
 #include "hash_file.h"
 
-#include <algorithm>
-#include <libtorrent/hasher.hpp>
 #include <optional>
 #include <string>
-#include <vector>
 
+#include "hash_pipeline.h"
 #include "input_file.h"
 #include "job.h"
 
@@ -13,71 +11,54 @@ namespace llmpt {
 
 namespace {
 
-constexpr std::int64_t kReadBytes = 1 << 20;
-
 struct Request {
   std::string path;
-  bool sha256;
-  bool git_sha1;
+  WantedHashes wanted;
+  int threads = 1;
 };
 
 struct Digests {
-  std::int64_t size = 0;
-  std::string sha256;
-  std::string git_sha1;
+  std::int64_t size;
+  std::int64_t read_bytes;
+  FileHashes hashes;
 };
 
-Digests Hash(Request const& request, JobControl& control) {
-  InputFile const file("hashFile", request.path);
-  std::int64_t const size = file.size();
-  lt::hasher256 sha256;
-  lt::hasher git_sha1;
-  // git hashes "blob <size>", a NUL, and the content.
-  std::string const header = "blob " + std::to_string(size);
-  git_sha1.update({header.c_str(), static_cast<std::ptrdiff_t>(header.size() + 1)});
-
-  std::vector<char> buffer(static_cast<std::size_t>(std::min(size, kReadBytes)));
-  for (std::int64_t offset = 0; offset < size;) {
-    control.ThrowIfCancelled();
-    lt::span<char> const part(buffer.data(),
-                              static_cast<std::ptrdiff_t>(std::min(kReadBytes, size - offset)));
-    file.ReadAt(offset, part);
-    if (request.sha256) sha256.update(part);
-    if (request.git_sha1) git_sha1.update(part);
-    offset += part.size();
-    control.Report(offset, size);
+Request ToRequest(Napi::Value path, Napi::Value value) {
+  Napi::Object const digests = RequireObject(value, "digests");
+  Request request;
+  request.path = RequireString(path, "path");
+  request.wanted.sha256 = RequireBoolean(digests.Get("sha256"), "sha256");
+  request.wanted.git_sha1 = RequireBoolean(digests.Get("gitSha1"), "gitSha1");
+  if (auto const threads = Optional(digests, "threads")) {
+    request.threads = RequireInt(*threads, "threads", 1, kMaxThreadsAsked);
   }
-  control.ThrowIfCancelled();
-  // A file that still grows has another digest than the one found here.
-  file.RequireSameSize();
+  return request;
+}
 
-  Digests digests;
-  digests.size = size;
-  if (request.sha256) digests.sha256 = ToHex(sha256.final());
-  if (request.git_sha1) digests.git_sha1 = ToHex(git_sha1.final());
-  return digests;
+Digests Hash(Request const& request, JobControl& control, ThreadBudget& budget) {
+  InputFile const file("hashFile", request.path);
+  auto const report = [&](std::int64_t bytes) { control.Report(bytes, file.size()); };
+  FileHashes hashes =
+      HashFileOnce(file, request.wanted, {control, budget, request.threads, report});
+  return {file.size(), file.read_bytes(), std::move(hashes)};
 }
 
 Napi::Value ToValue(Napi::Env env, Digests const& digests) {
   auto object = Napi::Object::New(env);
   object.Set("sizeBytes", static_cast<double>(digests.size));
-  if (!digests.sha256.empty()) object.Set("sha256", digests.sha256);
-  if (!digests.git_sha1.empty()) object.Set("gitSha1", digests.git_sha1);
+  SetDigests(object, digests.hashes);
+  object.Set("readBytes", static_cast<double>(digests.read_bytes));
   return object;
 }
 
 }  // namespace
 
 Napi::Value HashFile(Napi::CallbackInfo const& info) {
-  Napi::Object const wanted = RequireObject(info[1], "digests");
-  Request const request{
-      RequireString(info[0], "path"),
-      RequireBoolean(wanted.Get("sha256"), "sha256"),
-      RequireBoolean(wanted.Get("gitSha1"), "gitSha1"),
-  };
+  Request const request = ToRequest(info[0], info[1]);
+  auto const budget = Environment::Of(info.Env())->hashing->budget();
   return StartJob<Digests>(
       info.Env(), "hashFile", info[2],
-      [request](JobControl& control) { return Hash(request, control); }, ToValue);
+      [request, budget](JobControl& control) { return Hash(request, control, *budget); }, ToValue);
 }
 
 }  // namespace llmpt

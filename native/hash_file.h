@@ -5,7 +5,7 @@
 
 namespace llmpt {
 
-/// (path, { sha256, gitSha1 }, onProgress?) => { promise, cancel }
+/// (path, { sha256, gitSha1, threads? }, onProgress?) => { promise, cancel }
 Napi::Value HashFile(Napi::CallbackInfo const& info);
 
 }  // namespace llmpt

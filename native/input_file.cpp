@@ -27,7 +27,7 @@ InputFile::InputFile(std::string operation, std::string path, LastLink link)
     : operation_(std::move(operation)), path_(std::move(path)), fd_(Open(path_, link)) {
   if (fd_ < 0) throw SystemFailure(operation_, errno, path_);
   try {
-    size_ = CurrentSize();
+    begin_ = Status();
   } catch (...) {
     close(fd_);
     throw;
@@ -38,12 +38,12 @@ InputFile::InputFile(std::string operation, std::string path, LastLink link)
 
 InputFile::~InputFile() { close(fd_); }
 
-std::int64_t InputFile::CurrentSize() const {
+struct stat InputFile::Status() const {
   struct stat status;
   if (fstat(fd_, &status) != 0) throw SystemFailure(operation_, errno, path_);
   if (S_ISDIR(status.st_mode)) throw SystemFailure(operation_, EISDIR, path_);
   if (!S_ISREG(status.st_mode)) throw SystemFailure(operation_, EINVAL, path_);
-  return status.st_size;
+  return status;
 }
 
 void InputFile::ReadAt(std::int64_t offset, lt::span<char> buffer) const {
@@ -53,13 +53,30 @@ void InputFile::ReadAt(std::int64_t offset, lt::span<char> buffer) const {
     if (count < 0 && errno == EINTR) continue;
     if (count < 0) throw SystemFailure(operation_, errno, path_);
     if (count == 0) throw Failure(operation_, SizeChanged(), path_);
+    read_bytes_ += count;
     buffer = buffer.subspan(count);
     offset += count;
   }
 }
 
+void InputFile::Prefetch(std::int64_t offset, std::int64_t bytes) const {
+  if (offset >= size()) return;
+  // Only a hint: a refused one costs speed.
+  static_cast<void>(posix_fadvise(fd_, offset, bytes, POSIX_FADV_WILLNEED));
+}
+
+void InputFile::RequireUnchanged() const {
+  struct stat const now = Status();
+  if (now.st_size != begin_.st_size) throw Failure(operation_, SizeChanged(), path_);
+  // What was read before a write and what was read after it may never have been one file.
+  if (now.st_mtim.tv_sec != begin_.st_mtim.tv_sec ||
+      now.st_mtim.tv_nsec != begin_.st_mtim.tv_nsec) {
+    throw Failure(operation_, lt::errors::mismatching_file_timestamp, path_);
+  }
+}
+
 void InputFile::RequireSize(std::int64_t size) const {
-  if (CurrentSize() != size) throw Failure(operation_, SizeChanged(), path_);
+  if (Status().st_size != size) throw Failure(operation_, SizeChanged(), path_);
 }
 
 }  // namespace llmpt

@@ -1,4 +1,5 @@
-// Long work on a thread of its own behind `{ promise, cancel() }`, with progress.
+// Hashing, when its turn has come, on threads of its own behind `{ promise, cancel() }`, with
+// progress.
 #pragma once
 
 #include <napi.h>
@@ -85,7 +86,7 @@ class ProgressCallback {
 /// Whether the process waits for a job before it ends.
 enum class Waiting { kKeepsProcess, kLetsProcessEnd };
 
-/// Starts `work(control)` on a thread, and settles the promise with `convert(env, result)`.
+/// Queues `work(control)`, and settles the promise with `convert(env, result)`.
 template <typename Result>
 Napi::Value StartJob(Napi::Env env, char const* operation, Napi::Value on_progress,
                      std::function<Result(JobControl&)> work,
@@ -105,6 +106,7 @@ Napi::Value StartJob(Napi::Env env, char const* operation, Napi::Value on_progre
   Workers::Job job;
   job.work = [work = std::move(work), control, outcome] {
     try {
+      control->ThrowIfCancelled();
       outcome->result = work(*control);
     } catch (...) {
       outcome->error = std::current_exception();
@@ -124,13 +126,17 @@ Napi::Value StartJob(Napi::Env env, char const* operation, Napi::Value on_progre
   };
   job.cancel = [control] { control->Cancel(); };
   job.keeps_process_alive = waiting == Waiting::kKeepsProcess;
-  environment->workers->Start(std::move(job));
+  HashQueue::Id const id = environment->hashing->Add(std::move(job));
 
   auto handle = Napi::Object::New(env);
   handle.Set("promise", deferred.Promise());
-  handle.Set("cancel",
-             Napi::Function::New(
-                 env, [control](Napi::CallbackInfo const&) { control->Cancel(); }, "cancel"));
+  handle.Set("cancel", Napi::Function::New(
+                           env,
+                           [queue = std::weak_ptr<HashQueue>(environment->hashing),
+                            id](Napi::CallbackInfo const&) {
+                             if (auto const living = queue.lock()) living->Cancel(id);
+                           },
+                           "cancel"));
   return handle;
 }
 

@@ -40,6 +40,11 @@ void JsThread::Close() {
   tasks_.swap(dropped);
 }
 
+bool JsThread::IsOpen() {
+  std::lock_guard<std::mutex> const lock(mutex_);
+  return is_open_;
+}
+
 // Node calls with a null environment when it throws the queue away.
 void JsThread::Run(Napi::Env env, Napi::Function, JsThread* self, void*) {
   if (static_cast<napi_env>(env) == nullptr) return;
@@ -50,6 +55,8 @@ void JsThread::Run(Napi::Env env, Napi::Function, JsThread* self, void*) {
     tasks.swap(self->tasks_);
   }
   for (Task const& task : tasks) {
+    // JavaScript may end the environment from within a task: what the next ones are about is gone.
+    if (!self->IsOpen()) return;
     Napi::HandleScope const scope(env);
     try {
       task(env);

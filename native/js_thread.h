@@ -34,6 +34,7 @@ class JsThread {
   void Close();
 
  private:
+  bool IsOpen();
   static void Run(Napi::Env env, Napi::Function, JsThread* self, void*);
   using Bell = Napi::TypedThreadSafeFunction<JsThread, void, &JsThread::Run>;
 

@@ -14,6 +14,20 @@ lt::sha256_hash Leaf(lt::span<char const> bytes) { return lt::hasher256(bytes).f
 
 }  // namespace
 
+bool IsSame(PieceHash const& one, PieceHash const& other, PieceShape shape) {
+  if (shape.v2_bytes > 0) {
+    auto const& leaves = one.leaves;
+    bool const is_complete = std::all_of(leaves.begin(), leaves.end(),
+                                         [](auto const& leaf) { return leaf.has_value(); });
+    return is_complete && leaves == other.leaves;
+  }
+  // Asking for a digest ends its hasher.
+  lt::hasher first = one.v1;
+  lt::hasher second = other.v1;
+  return one.v1_bytes == shape.v1_bytes && other.v1_bytes == shape.v1_bytes &&
+         first.final() == second.final();
+}
+
 void PieceHashes::Add(Key key, PieceShape shape, int offset, lt::span<char const> bytes) {
   PieceHash& hash = Touch(key, shape);
   int const length = static_cast<int>(bytes.size());

@@ -13,10 +13,11 @@
 #include <vector>
 
 #include "file_pool.h"
+#include "piece_grid.h"
 
 namespace llmpt {
 
-inline constexpr int kDiskBlockBytes = 16 * 1024;
+inline constexpr int kDiskBlockBytes = kBlockBytes;
 
 /// What of a piece was hashed on its way to the disk. Whatever is missing must be read back.
 struct PieceHash {
@@ -36,6 +37,9 @@ struct PieceShape {
 
   int leaves() const { return (v2_bytes + kDiskBlockBytes - 1) / kDiskBlockBytes; }
 };
+
+/// Whether both know all of a piece, and the same.
+bool IsSame(PieceHash const& one, PieceHash const& other, PieceShape shape);
 
 /// Bounded: when too many pieces are under way, those that were touched least recently are
 /// forgotten, which costs a read and nothing else.

@@ -1,66 +1,62 @@
 #include "piece_tree.h"
 
-#include <algorithm>
-#include <optional>
+#include <array>
+#include <cstring>
+
+#include "sha256_kernels.h"
 
 namespace llmpt {
 
 namespace {
 
+constexpr std::ptrdiff_t kHashBytes = lt::sha256_hash::size();
+
+// A pair of hashes is one short block: no shorter way leads to its digest.
 lt::sha256_hash Parent(lt::sha256_hash const& left, lt::sha256_hash const& right) {
-  lt::hasher256 pair;
-  pair.update(left);
-  pair.update(right);
-  return pair.final();
+  std::array<char, 2 * kHashBytes> pair;
+  std::memcpy(pair.data(), left.data(), kHashBytes);
+  std::memcpy(pair.data() + kHashBytes, right.data(), kHashBytes);
+  lt::sha256_hash parent;
+  HashLeaves(BestSha256Code(), pair, {&parent, 1});
+  return parent;
+}
+
+lt::sha256_hash RootOfZeroes(std::int64_t leaves) {
+  lt::sha256_hash root;
+  for (; leaves > 1; leaves /= 2) root = Parent(root, root);
+  return root;
 }
 
 }  // namespace
 
-void PieceTree::Update(lt::span<char const> bytes) {
-  while (!bytes.empty()) {
-    auto const part = bytes.first(static_cast<std::ptrdiff_t>(
-        std::min<std::int64_t>(kBlockBytes - block_bytes_, bytes.size())));
-    block_.update(part);
-    block_bytes_ += part.size();
-    bytes = bytes.subspan(part.size());
-    if (block_bytes_ == kBlockBytes) AddLeaf(block_.final());
-  }
-}
-
-void PieceTree::AddLeaf(lt::sha256_hash const& leaf) {
-  block_.reset();
-  block_bytes_ = 0;
-  lt::sha256_hash node = leaf;
-  std::size_t level = 0;
-  for (; (leaves_ >> level & 1) != 0; ++level) node = Parent(levels_[level], node);
-  if (level == levels_.size()) levels_.emplace_back();
-  levels_[level] = node;
-  ++leaves_;
-}
-
-lt::sha256_hash PieceTree::TakeRoot(std::int64_t width) {
-  if (block_bytes_ > 0) AddLeaf(block_.final());
-  // From the lowest level up: `right` is the root of the leaves so far that fill no subtree.
-  std::optional<lt::sha256_hash> right;
-  lt::sha256_hash missing;
-  std::size_t level = 0;
-  for (; (std::int64_t{1} << level) < width; ++level) {
-    if ((leaves_ >> level & 1) != 0) {
-      right = Parent(levels_[level], right.value_or(missing));
-    } else if (right) {
-      right = Parent(*right, missing);
+lt::sha256_hash TreeRoot(lt::span<lt::sha256_hash> nodes, std::int64_t node_leaves,
+                         std::int64_t width) {
+  bool const is_full = nodes.size() * node_leaves == width;
+  lt::sha256_hash missing = is_full ? lt::sha256_hash() : RootOfZeroes(node_leaves);
+  for (; node_leaves < width; node_leaves *= 2) {
+    std::ptrdiff_t const parents = (nodes.size() + 1) / 2;
+    for (std::ptrdiff_t i = 0; i < parents; ++i) {
+      bool const has_right = 2 * i + 1 < nodes.size();
+      nodes[i] = Parent(nodes[2 * i], has_right ? nodes[2 * i + 1] : missing);
     }
-    missing = Parent(missing, missing);
+    nodes = nodes.first(parents);
+    if (!is_full) missing = Parent(missing, missing);
   }
-  lt::sha256_hash const root = right ? *right : levels_.at(level);
-  leaves_ = 0;
-  return root;
+  return nodes[0];
 }
 
-std::int64_t TreeWidth(std::int64_t piece_bytes) {
-  std::int64_t width = 1;
-  while (width * kBlockBytes < piece_bytes) width *= 2;
-  return width;
+void PieceRoots::Begin(std::int64_t piece) {
+  piece_ = piece;
+  leaves_.clear();
+}
+
+void PieceRoots::Add(lt::span<lt::sha256_hash const> leaves) {
+  for (lt::sha256_hash const& leaf : leaves) {
+    leaves_.push_back(leaf);
+    if (static_cast<std::int64_t>(leaves_.size()) < BlocksIn(grid_.BytesOf(piece_))) continue;
+    roots_[static_cast<std::ptrdiff_t>(piece_)] = TreeRoot(leaves_, 1, grid_.tree_width());
+    Begin(piece_ + 1);
+  }
 }
 
 }  // namespace llmpt

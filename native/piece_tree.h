@@ -1,38 +1,36 @@
-// The hash tree of BEP 52 over one piece, or over a file that is smaller than one.
+// The hash trees of BEP 52: one over each piece.
 #pragma once
 
-#include <cstddef>
 #include <cstdint>
-#include <libtorrent/hasher.hpp>
 #include <libtorrent/sha1_hash.hpp>
 #include <libtorrent/span.hpp>
 #include <vector>
 
+#include "piece_grid.h"
+
 namespace llmpt {
 
-// BEP 52: the leaves of a v2 torrent's hash trees are blocks of 16 KiB.
-inline constexpr std::int64_t kBlockBytes = 16 * 1024;
+/// The root of a tree of `width` leaves. `nodes` are its nodes, each over `node_leaves` leaves,
+/// from the first one on; those that are missing stand over leaves that are zero. Both numbers are
+/// powers of two. `nodes` is overwritten.
+lt::sha256_hash TreeRoot(lt::span<lt::sha256_hash> nodes, std::int64_t node_leaves,
+                         std::int64_t width);
 
-/// Takes the bytes in order, in portions of any length. Holds one hash per level, not per leaf.
-class PieceTree {
+/// The roots of pieces whose leaves come in order. Holds the leaves of one piece.
+class PieceRoots {
  public:
-  void Update(lt::span<char const> bytes);
-  /// Of the tree over `width` leaves (a power of two, at least the blocks there are); those that
-  /// are missing are zero. The tree is then empty again.
-  lt::sha256_hash TakeRoot(std::int64_t width);
+  /// Writes into `roots`, which has one entry per piece.
+  PieceRoots(PieceGrid grid, lt::span<lt::sha256_hash> roots) : grid_(grid), roots_(roots) {}
+
+  /// The next leaf is the first one of `piece`.
+  void Begin(std::int64_t piece);
+  void Add(lt::span<lt::sha256_hash const> leaves);
 
  private:
-  void AddLeaf(lt::sha256_hash const& leaf);
-
-  lt::hasher256 block_;
-  std::int64_t block_bytes_ = 0;
-  std::int64_t leaves_ = 0;
-  /// Bit n of `leaves_` says whether entry n, the root of 2^n leaves, waits for its right sibling.
-  std::vector<lt::sha256_hash> levels_;
+  PieceGrid const grid_;
+  lt::span<lt::sha256_hash> const roots_;
+  std::int64_t piece_ = 0;
+  std::vector<lt::sha256_hash> leaves_;
 };
-
-/// Leaves of the tree over `piece_bytes`, which is a whole piece, or the length of a file that
-/// fits into one: its tree is only as wide as the file.
-std::int64_t TreeWidth(std::int64_t piece_bytes);
 
 }  // namespace llmpt

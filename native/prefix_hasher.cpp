@@ -1,25 +1,35 @@
 #include "prefix_hasher.h"
 
 #include <algorithm>
+#include <cstring>
 #include <utility>
 
 #include "convert.h"
 #include "errors.h"
+#include "git_blob.h"
 
 namespace llmpt {
 
 namespace {
 
 constexpr char kOperation[] = "fileDigest";
-constexpr std::int64_t kReadBytes = 1 << 20;
+WantedHashes ToWanted(PrefixHasher::Request const& request) {
+  WantedHashes wanted;
+  wanted.sha256 = request.sha256;
+  wanted.git_sha1 = request.git_sha1;
+  wanted.v2 = request.torrent.has_value();
+  if (request.torrent) wanted.piece_bytes = request.torrent->piece_length;
+  return wanted;
+}
 
 }  // namespace
 
-PrefixHasher::PrefixHasher(Request request) : request_(std::move(request)) {
-  // git hashes "blob <size>", a NUL, and the content.
-  std::string const header = "blob " + std::to_string(request_.size);
-  git_sha1_.update({header.c_str(), static_cast<std::ptrdiff_t>(header.size() + 1)});
-}
+PrefixHasher::PrefixHasher(Request request)
+    : request_(std::move(request)),
+      wanted_(ToWanted(request_)),
+      pieces_(RoomForPieces(request_.size, wanted_)),
+      git_sha1_(BeginGitBlob(request_.size)),
+      roots_({request_.size, wanted_.piece_bytes}, pieces_.v2) {}
 
 void PrefixHasher::Open() {
   if (!file_) file_ = std::make_unique<InputFile>(kOperation, request_.path, LastLink::kRefused);
@@ -49,15 +59,20 @@ PrefixDigests PrefixHasher::Run() {
 }
 
 void PrefixHasher::HashAll(InputFile const& file) {
-  std::vector<char> buffer(static_cast<std::size_t>(std::min(request_.size, kReadBytes)));
+  PortionBuffer buffer(std::min(request_.size, kPortionBytes));
+  // Leaves are hashed in one go: the beginning of a block waits in the buffer for the rest of it.
+  std::int64_t waiting = 0;
   for (std::int64_t offset = 0; offset < request_.size;) {
-    auto const bytes =
-        std::min(static_cast<std::int64_t>(buffer.size()), WaitBeyond(offset) - offset);
-    lt::span<char> const part(buffer.data(), static_cast<std::ptrdiff_t>(bytes));
-    file.ReadAt(offset, part);
+    auto const bytes = std::min(buffer.size() - waiting, WaitBeyond(offset) - offset);
+    auto const filled = buffer.First(waiting + bytes);
+    file.ReadAt(offset, filled.subspan(static_cast<std::ptrdiff_t>(waiting)));
     read_ += bytes;
-    Update(part);
     offset += bytes;
+    bool const is_all = !wanted_.v2 || offset == request_.size;
+    auto const ready = is_all ? filled : filled.first(filled.size() / kBlockBytes * kBlockBytes);
+    Update(ready);
+    waiting = filled.size() - ready.size();
+    std::memmove(filled.data(), ready.end(), static_cast<std::size_t>(waiting));
     hashed_ = offset;
   }
   // The digests of a part are not those of the file, and what was cut off may come back different.
@@ -72,37 +87,30 @@ std::int64_t PrefixHasher::WaitBeyond(std::int64_t offset) {
 }
 
 void PrefixHasher::Update(lt::span<char const> bytes) {
-  if (request_.sha256) sha256_.update(bytes);
-  if (request_.git_sha1) git_sha1_.update(bytes);
-  if (request_.torrent) UpdateTree(bytes);
-}
-
-void PrefixHasher::UpdateTree(lt::span<char const> bytes) {
-  std::int64_t const piece_length = request_.torrent->piece_length;
-  while (!bytes.empty()) {
-    auto const part = bytes.first(static_cast<std::ptrdiff_t>(
-        std::min<std::int64_t>(piece_length - tree_bytes_, bytes.size())));
-    tree_.Update(part);
-    tree_bytes_ += part.size();
-    bytes = bytes.subspan(part.size());
-    if (tree_bytes_ < piece_length) continue;
-    hashes_.v2.push_back(tree_.TakeRoot(TreeWidth(piece_length)));
-    tree_bytes_ = 0;
+  if (wanted_.v2) {
+    auto const leaves = leaves_.For(bytes);
+    if (wanted_.sha256) {
+      sha256_with_leaves_.UpdateWithLeaves(bytes, leaves);
+    } else {
+      leaves_.Hash(bytes);
+    }
+    roots_.Add(leaves);
+  } else if (wanted_.sha256) {
+    sha256_.update(bytes);
   }
+  if (wanted_.git_sha1) git_sha1_.update(bytes);
 }
 
 PrefixDigests PrefixHasher::Finish() {
   PrefixDigests digests;
   digests.size = request_.size;
-  if (request_.sha256) digests.sha256 = ToHex(sha256_.final());
-  if (request_.git_sha1) digests.git_sha1 = ToHex(git_sha1_.final());
-  if (!request_.torrent || request_.size == 0) return digests;
-  std::int64_t const piece_length = request_.torrent->piece_length;
-  if (tree_bytes_ > 0) {
-    auto const width = TreeWidth(hashes_.v2.empty() ? tree_bytes_ : piece_length);
-    hashes_.v2.push_back(tree_.TakeRoot(width));
+  if (wanted_.sha256) {
+    digests.sha256 = ToHex(wanted_.v2 ? sha256_with_leaves_.Final() : sha256_.final());
   }
-  digests.torrent = MakeTorrentFile(*request_.torrent, request_.size, hashes_);
+  if (wanted_.git_sha1) digests.git_sha1 = ToHex(git_sha1_.final());
+  if (wanted_.v2 && request_.size > 0) {
+    digests.torrent = MakeTorrentFile(*request_.torrent, request_.size, pieces_);
+  }
   return digests;
 }
 

@@ -1,5 +1,5 @@
-// Hashes a file from its beginning as far as it is final, each byte once, while the rest of it is
-// still being written.
+// Hashes a file from its beginning as far as it is final, reading each byte once, while the rest of
+// it is still being written.
 #pragma once
 
 #include <atomic>
@@ -13,8 +13,11 @@
 #include <vector>
 
 #include "create_torrent.h"
+#include "hash_pipeline.h"
 #include "input_file.h"
 #include "piece_tree.h"
+#include "portion.h"
+#include "sha256_kernels.h"
 
 namespace llmpt {
 
@@ -56,6 +59,7 @@ class PrefixHasher {
 
   std::int64_t size() const { return request_.size; }
   std::int64_t end() const { return end_; }
+  /// How many bytes are in the digests, or in memory on their way into them.
   std::int64_t hashed() const { return hashed_; }
   /// All that was ever read from the file.
   std::int64_t read() const { return read_; }
@@ -65,18 +69,20 @@ class PrefixHasher {
   /// Where the prefix ends now, which is behind `offset`.
   std::int64_t WaitBeyond(std::int64_t offset);
   void Update(lt::span<char const> bytes);
-  void UpdateTree(lt::span<char const> bytes);
   PrefixDigests Finish();
 
   Request const request_;
+  WantedHashes const wanted_;
   std::unique_ptr<InputFile> file_;
 
   // Only `Run` touches these.
+  TorrentHashes pieces_;
   lt::hasher256 sha256_;
+  /// Instead of `sha256_`, where there is a torrent to be made.
+  StreamSha256 sha256_with_leaves_;
   lt::hasher git_sha1_;
-  PieceTree tree_;
-  std::int64_t tree_bytes_ = 0;
-  TorrentHashes hashes_;
+  PieceRoots roots_;
+  PortionLeaves leaves_;
 
   std::mutex mutex_;
   std::condition_variable moved_;

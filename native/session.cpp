@@ -3,6 +3,7 @@
 #include <libtorrent/alert.hpp>
 #include <libtorrent/posix_disk_io.hpp>
 #include <libtorrent/session_params.hpp>
+#include <libtorrent/torrent_flags.hpp>
 #include <libtorrent/torrent_info.hpp>
 #include <utility>
 
@@ -71,8 +72,8 @@ Napi::Object ToObject(Napi::Env env, Report const& report) {
   if (auto const* status = std::get_if<StatusReport>(&report)) {
     return StatusAlert(env, status->id, status->status);
   }
-  if (auto const* finished = std::get_if<PieceReport>(&report)) {
-    return PieceFinishedAlert(env, finished->id, finished->piece);
+  if (auto const* checked = std::get_if<CheckReport>(&report)) {
+    return PieceCheckedAlert(env, checked->id, checked->request, checked->piece, checked->check);
   }
   if (auto const* unfinished = std::get_if<UnfinishedReport>(&report)) {
     return UnfinishedAlert(env, *unfinished);
@@ -220,6 +221,9 @@ Napi::Value Session::AddTorrent(Napi::CallbackInfo const& info) {
       static_cast<std::uint32_t>(RequireInteger(info[2], "request", 0, UINT32_MAX));
   std::shared_ptr<PieceLayout const> layout;
   if (params.ti) layout = std::make_shared<PieceLayout const>(*params.ti);
+  // Only the flags decide, not what resume data says.
+  bool const is_read_only = core_->elsewhere() && (params.flags & lt::torrent_flags::seed_mode);
+  params.storage_mode = is_read_only ? kReadOnly : lt::storage_mode_sparse;
   params.userdata =
       ToUserData(core_->torrents.Announce(request, std::move(layout), std::move(slices)));
   session.async_add_torrent(std::move(params));

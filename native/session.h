@@ -37,13 +37,15 @@ struct PeersReport {
   std::uint32_t id;
   std::vector<PeerSight> peers;
 };
-/// A piece that was announced although libtorrent had it.
-struct PieceReport {
+/// What became of an announce.
+struct CheckReport {
   std::uint32_t id;
+  std::uint32_t request;
   lt::piece_index_t piece;
+  PieceCheck check;
 };
 using Report =
-    std::variant<StatusReport, AvailabilityReport, PieceReport, PeersReport, UnfinishedReport>;
+    std::variant<StatusReport, AvailabilityReport, CheckReport, PeersReport, UnfinishedReport>;
 
 class SessionCore;
 

@@ -25,6 +25,7 @@ Napi::Function Torrent::Define(Napi::Env env) {
           DescribeMethod<Torrent, &Torrent::SetPiecePriorities>("setPiecePriorities"),
           DescribeMethod<Torrent, &Torrent::AddPiece>("addPiece"),
           DescribeMethod<Torrent, &Torrent::AnnouncePiece>("announcePiece"),
+          DescribeMethod<Torrent, &Torrent::SharePieces>("sharePieces"),
           DescribeMethod<Torrent, &Torrent::SetPieceDeadline>("setPieceDeadline"),
           DescribeMethod<Torrent, &Torrent::ClearPieceDeadlines>("clearPieceDeadlines"),
           DescribeMethod<Torrent, &Torrent::SaveResumeData>("saveResumeData"),
@@ -73,6 +74,17 @@ void Torrent::PostQuestion(Ask ask) const {
         } catch (lt::system_error const&) {
           // The torrent ended meanwhile; its removal answers whoever waits.
         }
+        return std::shared_ptr<lt::torrent_plugin>();
+      });
+}
+
+template <typename Act>
+void Torrent::OnNetworkThread(char const* operation, Act act) const {
+  if (!core_->elsewhere()) throw SystemFailure(operation, ENOTSUP);
+  lt::torrent_handle handle = Handle();
+  handle.add_extension(
+      [elsewhere = core_->elsewhere(), act](lt::torrent_handle const& torrent, lt::client_data_t) {
+        act(*elsewhere, torrent);
         return std::shared_ptr<lt::torrent_plugin>();
       });
 }
@@ -169,25 +181,30 @@ Napi::Value Torrent::AddPiece(Napi::CallbackInfo const& info) {
   return info.Env().Undefined();
 }
 
-// libtorrent says nothing of a piece it has, so that is said here.
 Napi::Value Torrent::AnnouncePiece(Napi::CallbackInfo const& info) {
   lt::piece_index_t const piece = RequirePiece(info[0]);
-  if (!core_->elsewhere()) throw SystemFailure("announcePiece", ENOTSUP);
+  auto const request =
+      static_cast<std::uint32_t>(RequireInteger(info[1], "request", 0, UINT32_MAX));
   int const padded = Layout().PaddedBytes(static_cast<int>(piece));
-  lt::torrent_handle handle = Handle();
-  handle.add_extension([mailbox = core_->mailbox(), elsewhere = core_->elsewhere(), id = id_, piece,
-                        padded](lt::torrent_handle const& torrent, lt::client_data_t) {
-    try {
-      if (torrent.have_piece(piece)) {
-        mailbox->Post(PieceReport{id, piece});
-      } else {
-        elsewhere->Announce(torrent, piece, padded);
-      }
-    } catch (lt::system_error const&) {
-      // The torrent ended meanwhile.
-    }
-    return std::shared_ptr<lt::torrent_plugin>();
+  auto const answer = [mailbox = core_->mailbox(), id = id_, piece,
+                       request](PieceCheck const& check) {
+    mailbox->Post(CheckReport{id, request, piece, check});
+  };
+  OnNetworkThread("announcePiece", [piece, padded, answer](WrittenElsewhere& elsewhere,
+                                                           lt::torrent_handle const& torrent) {
+    elsewhere.Announce(torrent, piece, padded, answer);
   });
+  return info.Env().Undefined();
+}
+
+Napi::Value Torrent::SharePieces(Napi::CallbackInfo const& info) {
+  int const count = Layout().num_pieces;
+  lt::piece_index_t const end(RequireInt(info[1], "end", 0, count));
+  lt::piece_index_t const first(RequireInt(info[0], "first", 0, static_cast<int>(end)));
+  OnNetworkThread("sharePieces",
+                  [first, end](WrittenElsewhere& elsewhere, lt::torrent_handle const& torrent) {
+                    elsewhere.Share(torrent, first, end);
+                  });
   return info.Env().Undefined();
 }
 

@@ -33,6 +33,7 @@ class Torrent : public Napi::ObjectWrap<Torrent> {
   Napi::Value SetPiecePriorities(Napi::CallbackInfo const& info);
   Napi::Value AddPiece(Napi::CallbackInfo const& info);
   Napi::Value AnnouncePiece(Napi::CallbackInfo const& info);
+  Napi::Value SharePieces(Napi::CallbackInfo const& info);
   Napi::Value SetPieceDeadline(Napi::CallbackInfo const& info);
   Napi::Value ClearPieceDeadlines(Napi::CallbackInfo const& info);
   Napi::Value SaveResumeData(Napi::CallbackInfo const& info);
@@ -53,6 +54,10 @@ class Torrent : public Napi::ObjectWrap<Torrent> {
   /// Runs `ask` on libtorrent's thread, where a getter of the torrent does not wait.
   template <typename Ask>
   void PostQuestion(Ask ask) const;
+  /// Runs `act` there with what the disk backend knows of other writers.
+  /// @throws Failure when the backend is not ours.
+  template <typename Act>
+  void OnNetworkThread(char const* operation, Act act) const;
 
   std::shared_ptr<SessionCore> core_;
   std::uint32_t id_ = 0;

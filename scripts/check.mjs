@@ -22,11 +22,16 @@ function runs(command, ...args) {
 const node = (script, ...args) => runs(process.execPath, join(root, script), ...args)
 
 function clangFormat() {
-  const directory = join(root, 'native')
-  const files = existsSync(directory) ? readdirSync(directory).filter((name) => /\.(h|cpp)$/.test(name)) : []
+  const files = ['native', 'test/native/programs'].flatMap(cppFiles)
   if (files.length === 0) return true
   const mode = fix ? ['-i'] : ['--dry-run', '-Werror']
-  return runs('clang-format', '--style=file', ...mode, ...files.map((name) => join('native', name)))
+  return runs('clang-format', '--style=file:native/.clang-format', ...mode, ...files)
+}
+
+function cppFiles(folder) {
+  const path = join(root, folder)
+  const names = existsSync(path) ? readdirSync(path) : []
+  return names.filter((name) => /\.(h|cpp)$/.test(name)).map((name) => join(folder, name))
 }
 
 // It says what is missing; whatever comes next would only say so again, less clearly.

@@ -4,7 +4,7 @@
  *
  * `node scripts/setup.mjs [--test] [--check] [--quiet]`
  *
- *   --test    also the other BitTorrent clients that the tests talk to
+ *   --test    also the other BitTorrent clients that the tests talk to, and the programs in test/native/programs
  *   --check   only what `npm run check` needs: nothing is compiled
  *   --quiet   print failures only
  *
@@ -229,7 +229,11 @@ function readJson(path) {
 function buildNative() {
   const before = modifiedAt(addon)
   const startedAt = Date.now()
-  const build = run([process.execPath, join(root, 'scripts', 'build-native.mjs')])
+  const build = run([
+    process.execPath,
+    join(root, 'scripts', 'build-native.mjs'),
+    ...(flags.test ? ['--tests'] : []),
+  ])
   if (!build.ok) throw new SetupError(`the native addon did not build:\n\n${excerpt(build.text)}`)
   if (modifiedAt(addon) !== before) say(`native addon (${secondsSince(startedAt)})`)
 }

@@ -1,13 +1,11 @@
-/** Makes one torrent with create-torrent, and tells how long the making alone took. */
+/** Makes one torrent with create-torrent, and tells what the making alone took. */
 import { writeFileSync } from 'node:fs'
 import { promisify } from 'node:util'
 import createTorrent from 'create-torrent'
-import { options, tell, tellUsageAndExit } from '../harness/in-child.mjs'
+import { measured, options, tell } from '../harness/in-child.mjs'
 
-const { path, out, pieceLength } = options
-const startedAt = performance.now()
-const torrentFile = await promisify(createTorrent)(path, { pieceLength, announceList: [] })
-const seconds = (performance.now() - startedAt) / 1000
-writeFileSync(out, torrentFile)
-tell('done', { seconds })
-tellUsageAndExit()
+const { path, out, pieceLength, watchesLoop } = options
+const make = () => promisify(createTorrent)(path, { pieceLength, announceList: [] })
+const { result, ...figures } = await measured(make, { watchesLoop })
+writeFileSync(out, result)
+tell('done', figures)

@@ -1,14 +1,28 @@
-/** Makes one torrent with this package, and tells how long the making alone took. */
+/**
+ * Reads one file with this package: its SHA-256 (`digest`), then a torrent of it (`format`), either or both, and tells
+ * how long the calls took. `sha256` asks for the digest in the torrent's own pass.
+ */
 import { writeFileSync } from 'node:fs'
-import { createTorrent, requireAddon } from '../../dist/index.js'
-import { options, tell, tellUsageAndExit } from '../harness/in-child.mjs'
+import { requireAddon } from '../../dist/index.js'
+import { measured, options, tell } from '../harness/in-child.mjs'
 
-const { path, out, format, pieceLength, threads } = options
+const { path, out, name, pieceLength, format, threads, sha256 = false, digest = false, watchesLoop } = options
 // Loaded before the clock runs.
-requireAddon()
-const startedAt = performance.now()
-const { torrentFile } = await createTorrent(path, { format, pieceLength, threads })
-const seconds = (performance.now() - startedAt) / 1000
-writeFileSync(out, torrentFile)
-tell('done', { seconds })
-tellUsageAndExit()
+const addon = requireAddon()
+const { result, ...figures } = await measured(work, { watchesLoop })
+const { torrent, digests } = result
+if (torrent !== undefined) writeFileSync(out, torrent.torrentFile)
+tell('done', { ...figures, sha256: (digests ?? torrent).sha256, saysItRead: torrent?.readBytes })
+
+async function work() {
+  const digests = digest
+    ? await addon.hashFile(path, { sha256: true, gitSha1: false }, undefined).promise
+    : undefined
+  const torrent = format === undefined ? undefined : await makeTorrent()
+  return { digests, torrent }
+}
+
+function makeTorrent() {
+  const wish = { path, name, pieceLength, format, threads, trackers: [], createdBy: '', comment: '' }
+  return addon.createTorrent(sha256 ? { ...wish, sha256 } : wish, undefined).promise
+}

@@ -1,6 +1,6 @@
 /** The command line of every benchmark: options, machine, workspace, results, and what the exit code says. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath, pathToFileURL } from 'node:url'
 import { parseArgs } from 'node:util'
 import { endAllChildren } from './child.mjs'
@@ -31,6 +31,7 @@ const commonOptions = {
   sizes: { type: 'string', help: 'of the file, such as 64MiB or 1MiB,1GiB' },
   json: { type: 'boolean', help: 'one JSON document with every sample instead of the text' },
   save: { type: 'boolean', help: 'write the text to bench/results too' },
+  out: { type: 'string', help: 'write the text to this file too' },
   help: { type: 'boolean', help: 'this' },
 }
 
@@ -57,6 +58,7 @@ export async function runCommandLine(benchmarks, args, { usage }) {
 
   let hasFailed = false
   const done = []
+  const texts = []
   const machine = await describeBuilt(benchmarks)
   for (const benchmark of benchmarks) {
     const say = (text) => console.error(`bench: ${benchmark.name}: ${text}`)
@@ -74,6 +76,7 @@ export async function runCommandLine(benchmarks, args, { usage }) {
       const text = asText({ title: benchmark.name, question: benchmark.question, report, warning })
       const whole = `${machineLines(machine)}\n\n${text}`
       if (!values.json) console.log(`\n${done.length === 1 ? whole : text}`)
+      texts.push(text)
       if (values.save) say(`written to bench/results/${save(benchmark.name, whole)}`)
     } catch (error) {
       // The signal's own handler ends us, once the children are gone.
@@ -91,6 +94,10 @@ export async function runCommandLine(benchmarks, args, { usage }) {
   }
   if (values.json) {
     console.log(JSON.stringify({ machine, benchmarks: done }, undefined, 2))
+  }
+  if (values.out !== undefined) {
+    mkdirSync(dirname(values.out), { recursive: true })
+    writeFileSync(values.out, [`${machineLines(machine)}\n`, ...texts].join('\n'))
   }
   process.exit(process.exitCode ?? (hasFailed ? 1 : 0))
 }
@@ -134,10 +141,11 @@ function parseRuns(text) {
   return Number(text)
 }
 
-function parseSize(text) {
+/** Bytes of `1MiB`, for options that take sizes. */
+export function parseSize(text) {
   const [, number, unit] = /^(\d+)(KiB|MiB|GiB)$/.exec(text) ?? []
   if (Number(number) > 0) return Number(number) * bytesPerUnit[unit]
-  throw new WrongUse(`--sizes takes numbers with KiB, MiB or GiB, such as 1MiB,1GiB, not ${text}`)
+  throw new WrongUse(`sizes are numbers with KiB, MiB or GiB, such as 1MiB,1GiB, not ${text}`)
 }
 
 /** `1 MiB`, `1 GiB`. */

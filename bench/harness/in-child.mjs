@@ -1,6 +1,10 @@
 /** The other end of `child.mjs`: what a process of ours uses to be told its task and to tell what happened. */
-import { readFileSync } from 'node:fs'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { createInterface } from 'node:readline'
+import { bytesRead, memoryOf } from './process.mjs'
+
+/** How often the event loop is looked at: the histogram holds this much beside the delay. */
+const resolutionMs = 1
 
 /** The task, as the parent put it. */
 export const options = JSON.parse(process.argv[2] ?? '{}')
@@ -52,6 +56,31 @@ export function cpuSeconds() {
   return (user + system) / 1e6
 }
 
+/**
+ * Does `work` and returns its `result` with what it took: `seconds`; `cpuSeconds` of all threads; `readBytes`, see
+ * `bytesRead`; `anonymousBytesBefore`, what the process itself needs; and, for who `watchesLoop`, `loopDelayMs`, the 99th
+ * percentile of how late the event loop was, looked at every millisecond. That looking is work too: not to be asked for
+ * where the seconds count.
+ */
+export async function measured(work, { watchesLoop = false } = {}) {
+  const delay = monitorEventLoopDelay({ resolution: resolutionMs })
+  const anonymousBytesBefore = memoryOf('self').anonymous
+  const [cpuBefore, readBefore] = [cpuSeconds(), bytesRead()]
+  if (watchesLoop) delay.enable()
+  const startedAt = performance.now()
+  const result = await work()
+  const seconds = (performance.now() - startedAt) / 1000
+  delay.disable()
+  return {
+    result,
+    seconds,
+    cpuSeconds: cpuSeconds() - cpuBefore,
+    ...(readBefore !== undefined && { readBytes: bytesRead() - readBefore }),
+    anonymousBytesBefore,
+    ...(watchesLoop && { loopDelayMs: Math.max(0, delay.percentile(99) / 1e6 - resolutionMs) }),
+  }
+}
+
 /** Tells what the process has used, and ends it. `cpuSecondsBefore` are left out: those of its start, for one. */
 export function tellUsageAndExit(cpuSecondsBefore = 0) {
   tell('usage', { cpuSeconds: cpuSeconds() - cpuSecondsBefore, peakMemoryBytes: peakMemoryBytes() })
@@ -67,10 +96,5 @@ export function failOn(error) {
 /** The largest resident set of this process so far. */
 export function peakMemoryBytes() {
   // On Linux `maxRSS` begins with the parent's memory at the time of the fork; `VmHWM` is this program's own.
-  try {
-    const [, kib] = /^VmHWM:\s+(\d+) kB$/m.exec(readFileSync('/proc/self/status', 'utf8'))
-    return Number(kib) * 1024
-  } catch {
-    return process.resourceUsage().maxRSS * 1024
-  }
+  return memoryOf('self').residentPeak ?? process.resourceUsage().maxRSS * 1024
 }

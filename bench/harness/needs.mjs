@@ -18,6 +18,8 @@ const packageOf = {
   curl: 'curl',
   openssl: 'openssl',
   cmp: 'diffutils',
+  mktorrent: 'mktorrent',
+  'transmission-create': 'transmission-cli',
 }
 
 /** The machine has not what a benchmark needs; the message says what to do. */

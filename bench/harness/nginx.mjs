@@ -39,6 +39,8 @@ export async function startNginx({ directory, host, port, files, on = (command) 
     url: (name) => `http://${host}:${chosen}/${name}`,
     /** Bytes of bodies it has given to the kernel, of every request that has ended. */
     bytesSent: () => sum(log),
+    /** When the last request that has ended did so: ms of the clock on the wall. */
+    lastSentAt: () => Math.max(...entriesOf(log).map(([, seconds]) => seconds * 1000)),
     /** The same, when no request has ended for a while. */
     settledBytesSent: async () => {
       for (let last = -1; ; await delay(quietMs)) {
@@ -51,8 +53,13 @@ export async function startNginx({ directory, host, port, files, on = (command) 
 }
 
 function sum(log) {
+  return entriesOf(log).reduce((total, [bytes]) => total + bytes, 0)
+}
+
+/** Bytes, and the seconds of the clock on the wall when they were with the kernel. */
+function entriesOf(log) {
   const lines = existsSync(log) ? readFileSync(log, 'utf8').split('\n') : []
-  return lines.reduce((total, line) => total + Number(line), 0)
+  return lines.filter((line) => line !== '').map((line) => line.split(' ').map(Number))
 }
 
 function configure(directory, host, port) {
@@ -63,7 +70,7 @@ events { worker_connections 1024; }
 http {
   sendfile on; tcp_nopush on; tcp_nodelay on; keepalive_requests 1000000;
   default_type application/octet-stream;
-  log_format bytes '$body_bytes_sent'; access_log ${directory}/access.log bytes;
+  log_format bytes '$body_bytes_sent $msec'; access_log ${directory}/access.log bytes;
   ${temporary.map((what) => `${what}_temp_path ${directory}/${what};`).join(' ')}
   server { listen ${host}:${port}; root ${directory}/www; max_ranges 1; }
 }

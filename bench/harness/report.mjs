@@ -9,6 +9,7 @@
  * @typedef {object} Report
  * @property {Record<string, string>} settings
  * @property {readonly Table[]} tables
+ * @property {readonly string[]} [claims] What the figures say, one sentence each, with the figures.
  * @property {readonly { isMet: boolean, text: string }[]} [goals] Compared within this run.
  * @property {readonly string[]} [notes] How to read it.
  * @property {readonly string[]} [failures] What could not run, of others.
@@ -18,7 +19,7 @@
 
 /** The block of text for one benchmark. @param {Report} report */
 export function asText({ title, question, report, warning }) {
-  const { settings, tables, goals = [], notes = [], failures = [], errors = [] } = report
+  const { settings, tables, claims = [], goals = [], notes = [], failures = [], errors = [] } = report
   const blocks = [
     [`${title}: ${question}`],
     Object.entries(settings).map(([name, value]) => `  ${name}: ${value}`),
@@ -27,6 +28,7 @@ export function asText({ title, question, report, warning }) {
       ...aligned([table.header, ...table.rows]).map((line) => `  ${line}`),
     ]),
     failures.map((text) => `  could not run: ${text}`),
+    claims.map((text) => `  claim: ${text}`),
     goals.map(({ isMet, text }) => `  ${isMet ? 'met   ' : 'MISSED'}  ${text}`),
     notes.map((note) => `  ${note}`),
     warning === undefined ? [] : [`  CAUTION: ${warning}`],

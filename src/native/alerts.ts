@@ -1,8 +1,8 @@
 /**
  * What libtorrent tells us, as plain objects told apart by `type` (libtorrent's alert names without `_alert`).
  * `native/alerts.cpp` is their only maker. Torrent alerts carry `torrent`, the torrent's id in its session.
- * `torrent_status`, `piece_availability`, `unfinished_pieces` and `peers` are our own: libtorrent 2.0.8 has no alert
- * for these answers.
+ * `torrent_status`, `piece_checked`, `piece_availability`, `unfinished_pieces` and `peers` are our own: libtorrent 2.0.8
+ * has no alert for these answers.
  */
 
 export interface AlertError {
@@ -119,6 +119,15 @@ export type Alert =
   | ({ type: 'metadata_failed'; error: AlertError } & TorrentAlert)
   | ({ type: 'piece_finished'; piece: number } & TorrentAlert)
   | ({ type: 'hash_failed'; piece: number } & TorrentAlert)
+  /** The answer to one `announcePiece`. With `wasThere` libtorrent had the piece before, and did not look at it. */
+  | ({
+      type: 'piece_checked'
+      request: number
+      piece: number
+      hasPassed: boolean
+      wasThere: boolean
+      error?: AlertError
+    } & TorrentAlert)
   | ({ type: 'piece_availability'; availability: Uint32Array } & TorrentAlert)
   | ({ type: 'unfinished_pieces'; pieces: UnfinishedPiece[] } & TorrentAlert)
   | ({ type: 'peers'; peers: PeerSight[] } & TorrentAlert)

@@ -95,9 +95,11 @@ export interface NativeTorrent {
   addPiece(piece: number, data: Uint8Array, overwrite: boolean): void
   /**
    * The bytes of this piece are in the torrent's file, written there by somebody else: libtorrent hashes them where they
-   * are and announces the piece. Answered by `piece_finished`, also for a piece it has already, or `hash_failed`.
+   * are and announces the piece. Answered by a `piece_checked` alert with the same `request`.
    */
-  announcePiece(piece: number): void
+  announcePiece(piece: number, request: number): void
+  /** From now on somebody else may write into the pieces `[first, end)`: they are hashed from the file. */
+  sharePieces(first: number, end: number): void
   setPieceDeadline(piece: number, deadlineMs: number): void
   clearPieceDeadlines(): void
   /** Answered by `save_resume_data`, which contains the info dictionary, or `save_resume_data_failed`. */
@@ -148,7 +150,10 @@ export interface NativeCreateTorrentOptions {
   /** Outside the info dictionary; empty for none. No creation date is ever written. */
   createdBy: string
   comment: string
-  /** Hashing threads; at least 1. */
+  /** Digests of the whole file, from the same pass. */
+  sha256?: boolean
+  gitSha1?: boolean
+  /** Hashing threads, 1 to 1024; never more than this environment's budget has to spare. */
   threads: number
   /** The process does not wait for it: when everything else has ended, it is cancelled. */
   background?: boolean
@@ -162,6 +167,12 @@ export interface NativeCreatedTorrent {
   infoHashV1?: string
   pieceLength: number
   sizeBytes: number
+  /** 64 hex digits. */
+  sha256?: string
+  /** 40 hex digits: git's blob SHA-1. */
+  gitSha1?: string
+  /** All that was read from the file. */
+  readBytes: number
 }
 
 export interface NativeFileDigests {
@@ -170,6 +181,11 @@ export interface NativeFileDigests {
   sha256?: string
   /** 40 hex digits: git's blob SHA-1. */
   gitSha1?: string
+}
+
+export interface NativeHashedFile extends NativeFileDigests {
+  /** All that was read from the file. */
+  readBytes: number
 }
 
 export interface NativeFileDigestOptions {
@@ -227,9 +243,10 @@ export interface NativeAddon {
   ): NativeJob<NativeCreatedTorrent>
   hashFile(
     path: string,
-    digests: { sha256: boolean; gitSha1: boolean },
+    /** `threads`: at most so many, 1 to 1024; 1 unless said otherwise. */
+    digests: { sha256: boolean; gitSha1: boolean; threads?: number },
     onProgress: ((hashedBytes: number, totalBytes: number) => void) | undefined,
-  ): NativeJob<NativeFileDigests>
+  ): NativeJob<NativeHashedFile>
   readonly FileDigest: new (path: string, options: NativeFileDigestOptions) => NativeFileDigest
   /** `flock(2)` without waiting: `false` when another holder has it. Released by `unlock` or by closing the descriptor. */
   tryLock(fd: number): boolean

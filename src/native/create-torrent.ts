@@ -3,10 +3,13 @@ import type { NativeAddon, NativeCreatedTorrent, NativeCreateTorrentOptions } fr
 import { type JobOptions, runJob } from './native-job.ts'
 
 /**
- * A torrent of the file at `options.path`. Equal content, name, piece length and format give an equal info hash.
+ * A torrent of the file at `options.path`, and the digests asked for, from reading it once. Equal content, name, piece
+ * length and format give an equal info hash. Files wait for their turn: an environment hashes only as many at a time as
+ * the machine has cores (at least 4).
  *
  * @param job `onProgress` hears of hashed and total pieces.
- * @throws {NativeError} When the file cannot be read, is empty, or changes its size meanwhile.
+ * @throws {NativeError} When the file cannot be read, is empty, or changes its size or its time of
+ * modification meanwhile.
  * @throws {TypeError | RangeError} For options that make no torrent.
  * @throws The signal's reason.
  */

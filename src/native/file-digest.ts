@@ -41,7 +41,7 @@ export class FileDigest implements Disposable {
     this.finished.catch(() => {})
   }
 
-  /** How many bytes from the beginning are in the digests. */
+  /** How many bytes from the beginning are in the digests, or were read on their way into them. */
   get hashedBytes(): number {
     return this.#native.hashedBytes
   }

@@ -4,13 +4,21 @@ import type { Alert, AlertError, AlertOf, PeerSight, TorrentStatus, UnfinishedPi
 import type { NativeTorrent, TorrentFlags } from './binding.ts'
 import { type AlertListener, Listeners } from './listeners.ts'
 import { callNative } from './native-error.ts'
-import { RequestQueue } from './requests.ts'
+import { Request, RequestQueue } from './requests.ts'
 
 /** What libtorrent says of a handle whose torrent is gone. */
 export const torrentGone: AlertError = {
   message: 'invalid torrent handle used',
   category: 'libtorrent',
   value: 20,
+}
+
+/** What libtorrent found about a piece that was announced. */
+export interface PieceCheck {
+  /** Its hash is right. */
+  readonly hasPassed: boolean
+  /** libtorrent had it before, and did not look at it. */
+  readonly wasThere: boolean
 }
 
 /** What a session tells its torrents; made with each, so that nobody else can. */
@@ -48,6 +56,8 @@ export class Torrent {
   readonly #resumeData = new RequestQueue<Uint8Array>('saveResumeData')
   readonly #renames = new Map<number, RequestQueue<void>>()
   readonly #removal = new RequestQueue<void>('remove')
+  readonly #checks = new Map<number, Request<PieceCheck>>()
+  #nextCheck = 1
   #removing: Promise<void> | undefined
   #deletesFiles = false
   #hasEnded = false
@@ -140,15 +150,31 @@ export class Torrent {
    * hashes them where they are and tells its peers; nothing is written and nothing is copied. What peers have sent of the
    * piece counts no longer.
    *
-   * Answered by `piece_finished`, at once for a piece that libtorrent has already, or by `hash_failed`: it may then be
-   * written and announced again, and bytes that are not there count as wrong. A disk that cannot be read is a `file_error`,
-   * and the torrent pauses. While the files are being checked, before `torrent_checked`, there is no answer, as for `addPiece`.
+   * A piece that has not passed may be written and announced again; bytes that are not there count as wrong, and no peer
+   * is blamed for them. Each call has an answer of its own, whatever peers bring of the same piece meanwhile; the alerts
+   * `piece_finished` and `hash_failed` come all the same, before it.
    *
    * @throws {RangeError} For a piece that is not in the torrent.
+   * @throws {NativeError} When the file cannot be read, while libtorrent still checks the files (`torrent_checked`
+   *   ends that), when the torrent ends first, or when the session's disk backend is `posix`.
+   */
+  async announcePiece(piece: number): Promise<PieceCheck> {
+    const request = new Request<PieceCheck>('announcePiece', this.announcePiece)
+    const number = this.#nextCheck++
+    callNative(() => this.#native.announcePiece(piece, number))
+    this.#checks.set(number, request)
+    return request.promise
+  }
+
+  /**
+   * Says that somebody else may write into the pieces `[first, end)` from now on, beside peers: they are hashed from the
+   * file, not from what peers sent, and when the two differ no peer is blamed. To be called before the first such write.
+   *
+   * @throws {RangeError} For pieces that are not in the torrent.
    * @throws {NativeError} When the session's disk backend is `posix`.
    */
-  announcePiece(piece: number): void {
-    callNative(() => this.#native.announcePiece(piece))
+  sharePieces(first: number, end: number): void {
+    callNative(() => this.#native.sharePieces(first, end))
   }
 
   /** Asks for a piece within `deadlineMs` from now, ahead of others. */
@@ -234,6 +260,9 @@ export class Torrent {
       case 'peers':
         this.#peers.answer(alert.peers)
         break
+      case 'piece_checked':
+        this.#settleCheck(alert)
+        break
       case 'save_resume_data':
         this.#resumeData.answer(alert.resumeData)
         break
@@ -261,6 +290,13 @@ export class Torrent {
     }
   }
 
+  #settleCheck({ request, hasPassed, wasThere, error }: AlertOf<'piece_checked'>): void {
+    const check = this.#checks.get(request)
+    this.#checks.delete(request)
+    if (error === undefined) check?.resolve({ hasPassed, wasThere })
+    else check?.fail(error)
+  }
+
   #finish(): void {
     this.#removal.answer()
     this.#end(torrentGone)
@@ -277,6 +313,8 @@ export class Torrent {
     for (const queue of [this.#status, this.#availability, this.#unfinished, this.#peers, this.#resumeData])
       queue.failAll(error)
     for (const queue of this.#renames.values()) queue.failAll(error)
+    for (const check of this.#checks.values()) check.fail(error)
+    this.#checks.clear()
   }
 
   #failDropped(names: readonly string[], error: AlertError): void {

@@ -15,16 +15,18 @@ export interface PublishDeps {
 }
 
 /**
- * The torrent of a blob whose content is known to be right.
+ * The torrent of a blob. One of the store was made of content that was right; libtorrent finds out when that has changed.
  *
+ * @param options.check Whether content that is hashed now must be compared with the etag, in the same pass.
  * @returns `undefined` for an empty blob.
  * @throws {NativeError} When the file cannot be read.
+ * @throws {IntegrityError} When the content is not the blob's.
  */
 export async function torrentOf(
   blob: BlobRef,
   path: string,
   deps: PublishDeps,
-  signal?: AbortSignal,
+  options: { readonly check: boolean; readonly signal: AbortSignal },
 ): Promise<StoredTorrent | undefined> {
   const stored = await deps.store.load(blob)
   if (stored !== undefined) return stored
@@ -32,7 +34,7 @@ export async function torrentOf(
     announceUrls: deps.trackers.map((tracker) => tracker.announceUrl),
     threads: deps.threads,
     background: true,
-    signal,
+    ...options,
   })
   if (created === undefined) return undefined
   await keepTorrent(blob, created, deps)

@@ -19,8 +19,8 @@ export interface SeedRequest {
   readonly label: string
   /** How long, from the moment it is in its swarm; `Infinity` while the process lives. */
   readonly forMs: number
-  /** Whether the file is what `blob` says, for one that was not verified just now. */
-  readonly check?: ((signal: AbortSignal) => Promise<boolean>) | undefined
+  /** Whether the file must be compared with its etag first: one that was not verified just now. @defaultValue false */
+  readonly check?: boolean | undefined
   /** A torrent that serves this very path already, from the download that just ended. */
   readonly joined?: { readonly torrent: Torrent; readonly offer: TorrentOffer } | undefined
   /** The file's torrent, made while it was downloaded. */
@@ -133,10 +133,10 @@ export class Seeder {
 
   async #start(entry: Entry): Promise<void> {
     if (entry.controller.signal.aborted) return
-    const { blob, label, forMs, joined, check } = entry.request
+    const { blob, label, forMs, joined } = entry.request
     try {
       entry.state = 'hashing'
-      const torrent = joined?.offer ?? (await this.#torrentOf(entry, check))
+      const torrent = joined?.offer ?? (await this.#torrentOf(entry))
       if (torrent === undefined) return await this.#end(entry)
       entry.infoHash = torrent.infoHash
       entry.torrent = await this.#serve(entry, torrent)
@@ -173,23 +173,18 @@ export class Seeder {
     if (entry.torrent !== undefined) this.#drop(entry.torrent)
   }
 
-  /** A torrent of the store was made of content that was right; libtorrent finds out when that has changed. */
-  async #torrentOf(entry: Entry, check: SeedRequest['check']): Promise<StoredTorrent | undefined> {
-    const { blob, path, made } = entry.request
+  async #torrentOf(entry: Entry): Promise<StoredTorrent | undefined> {
+    const { blob, path, made, check = false } = entry.request
     const { signal } = entry.controller
     if (made !== undefined) {
       await keepTorrent(blob, made, this.#deps)
       return made
     }
-    const isKnown = (await this.#deps.store.load(blob)) !== undefined
-    if (!isKnown && check !== undefined && !(await check(signal))) {
-      throw new IntegrityError(`${path} is not what its name promises; delete it and download it again`)
-    }
-    return await torrentOf(blob, path, this.#deps, signal)
+    return await torrentOf(blob, path, this.#deps, { check, signal })
   }
 
   #drop(torrent: Torrent): void {
-    this.#deps.swarm.leave(torrent).catch((error) => log.debug(`leaving a swarm: ${messageOf(error)}`))
+    this.#deps.swarm.retire(torrent)
   }
 
   /** The torrent in its swarm, serving the blob where it lies. */

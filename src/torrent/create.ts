@@ -3,9 +3,10 @@
 import { stat } from 'node:fs/promises'
 import { availableParallelism } from 'node:os'
 import { basename } from 'node:path'
+import { IntegrityError } from '../errors.ts'
 import type { NativeAddon } from '../native/binding.ts'
 import { createTorrent as createNative } from '../native/create-torrent.ts'
-import { asInfoHash, type BlobRef, type InfoHash } from '../values.ts'
+import { asInfoHash, type BlobRef, digestOf, type InfoHash } from '../values.ts'
 import type { TorrentFormat } from './metainfo.ts'
 import { pieceLengthFor } from './piece-length.ts'
 
@@ -22,6 +23,12 @@ export interface CreatedTorrent {
   readonly name: string
   readonly pieceLength: number
   readonly sizeBytes: number
+  /** SHA-256 of the file, if asked for; 64 hex digits. */
+  readonly sha256?: string
+  /** git's blob SHA-1 of the file, if asked for; 40 hex digits. */
+  readonly gitSha1?: string
+  /** All that was read from the file: each byte once, whatever was asked for. */
+  readonly readBytes: number
 }
 
 export interface CreateTorrentOptions {
@@ -33,7 +40,11 @@ export interface CreateTorrentOptions {
   readonly pieceLength?: number | undefined
   /** Announce URLs. They stand outside the info dictionary and do not change the info hash. */
   readonly announceUrls?: readonly string[] | undefined
-  /** Hashing threads. @defaultValue the machine's cores */
+  /** Also gives the SHA-256 of the file, from the same pass. @defaultValue false */
+  readonly sha256?: boolean | undefined
+  /** Also gives git's blob SHA-1 of the file, from the same pass. @defaultValue false */
+  readonly gitSha1?: boolean | undefined
+  /** Hashing threads, at most; all files that are hashed at a time share the machine. @defaultValue the machine's cores */
   readonly threads?: number | undefined
   /** Whether the process may end before it is done. @defaultValue false */
   readonly background?: boolean | undefined
@@ -67,6 +78,8 @@ export async function createTorrentOf(
       trackers: [...(options.announceUrls ?? [])],
       createdBy: torrentCreator,
       comment: '',
+      sha256: options.sha256 ?? false,
+      gitSha1: options.gitSha1 ?? false,
       threads: options.threads ?? availableParallelism(),
       background: options.background ?? false,
     },
@@ -84,15 +97,40 @@ export async function createTorrentOf(
     name,
     pieceLength: made.pieceLength,
     sizeBytes: made.sizeBytes,
+    ...(made.sha256 !== undefined && { sha256: made.sha256 }),
+    ...(made.gitSha1 !== undefined && { gitSha1: made.gitSha1 }),
+    readBytes: made.readBytes,
   }
 }
 
-/** The torrent that every holder of a blob makes alike: named by the etag, one file, piece length by the table. */
-export function createBlobTorrent(
+export interface BlobTorrentOptions
+  extends Omit<CreateTorrentOptions, 'name' | 'pieceLength' | 'sha256' | 'gitSha1'> {
+  /** Whether the content must be compared with the etag: it costs no second pass. @defaultValue false */
+  readonly check?: boolean | undefined
+}
+
+/**
+ * The torrent that every holder of a blob makes alike: named by the etag, one file, piece length by the table.
+ *
+ * @throws {IntegrityError} When the content is not the blob's, and `check` is set.
+ */
+export async function createBlobTorrent(
   addon: NativeAddon,
   path: string,
   blob: BlobRef,
-  options: Omit<CreateTorrentOptions, 'name' | 'pieceLength'> = {},
+  { check = false, ...options }: BlobTorrentOptions = {},
 ): Promise<CreatedTorrent | undefined> {
-  return createTorrentOf(addon, path, { ...options, name: blob.etag })
+  const digest = digestOf(blob.etag)
+  const created = await createTorrentOf(addon, path, {
+    ...options,
+    name: blob.etag,
+    sha256: check && digest === 'sha256',
+    gitSha1: check && digest === 'git-sha1',
+  })
+  if (!check || (created === undefined && blob.sizeBytes === 0)) return created
+  const found = digest === 'sha256' ? created?.sha256 : created?.gitSha1
+  if (created?.sizeBytes !== blob.sizeBytes || found !== blob.etag) {
+    throw new IntegrityError(`${path} is not what its name promises; delete it and download it again`)
+  }
+  return created
 }

@@ -1,8 +1,9 @@
 import { open, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
-import { type AlertOf, hasPiece } from '../../src/native/alerts.ts'
+import { hasPiece } from '../../src/native/alerts.ts'
 import type { Torrent } from '../../src/native/session.ts'
+import type { PieceCheck } from '../../src/native/torrent.ts'
 import {
   addressOf,
   type Format,
@@ -18,28 +19,10 @@ import { temporaryDirectory } from '../support/temp-dir.ts'
 const pieceLength = 64 * 1024
 const blockLength = 16 * 1024
 
-type Answer = AlertOf<'piece_finished'> | AlertOf<'hash_failed'>
-
-function nextAnswer(torrent: Torrent, piece: number): Promise<Answer> {
-  return new Promise((resolve, reject) => {
-    const stop = torrent.onAlert((alert) => {
-      if (alert.type !== 'piece_finished' && alert.type !== 'hash_failed') return
-      if (alert.piece !== piece) return
-      clearTimeout(timer)
-      stop()
-      resolve(alert)
-    })
-    const timer = setTimeout(() => {
-      stop()
-      reject(new Error(`no answer for piece ${piece}`))
-    }, 10_000)
-  })
-}
-
-async function announce(torrent: Torrent, piece: number): Promise<Answer['type']> {
-  const answer = nextAnswer(torrent, piece)
-  torrent.announcePiece(piece)
-  return (await answer).type
+/** What an announce is answered with, by the name of the alert that comes with it. */
+async function announce(torrent: Torrent, piece: number): Promise<'piece_finished' | 'hash_failed'> {
+  const { hasPassed } = await torrent.announcePiece(piece)
+  return hasPassed ? 'piece_finished' : 'hash_failed'
 }
 
 /** Writes bytes at their place, as somebody else than libtorrent would. */
@@ -151,7 +134,7 @@ describe.each(formats)('in a %s torrent', (format: Format) => {
     await until(async () => (await torrent.status()).payloadDownload >= blockLength)
     await writeFile(target, bytes)
     const finished = nextAlert(torrent, 'torrent_finished')
-    for (const piece of [0, 1]) torrent.announcePiece(piece)
+    await Promise.all([0, 1].map((piece) => torrent.announcePiece(piece)))
     await finished
     expect((await readFile(target)).equals(bytes)).toBe(true)
     expect(await torrent.status()).toMatchObject({ failedBytes: 0, isSeeding: true })
@@ -191,9 +174,9 @@ test('the same piece announced many times at once is answered each time, and cou
   const { session, torrent, target } = await emptyDownload(folder.path, bytes)
   await using _session = session
   await writeFile(target, bytes)
-  const answer = nextAnswer(torrent, 1)
-  for (let i = 0; i < 50; i++) torrent.announcePiece(1)
-  expect((await answer).type).toBe('piece_finished')
+  const answers = await Promise.all(Array.from({ length: 50 }, () => torrent.announcePiece(1)))
+  expect(answers[0]).toEqual({ hasPassed: true, wasThere: false })
+  for (const answer of answers.slice(1)) expect(answer).toEqual({ hasPassed: true, wasThere: true })
   expect(await torrent.status()).toMatchObject({ totalDone: pieceLength })
 })
 
@@ -211,10 +194,12 @@ test('pieces are announced while others come from a peer, and every byte is righ
   })
   const finished = nextAlert(torrent, 'torrent_finished')
   torrent.connectPeer(await addressOf(seeding))
+  const answers: Promise<PieceCheck>[] = []
   for (let piece = 200; piece >= 0; piece -= 2) {
     await writeAt(target, pieceOf(bytes, piece), piece * pieceLength)
-    torrent.announcePiece(piece)
+    answers.push(torrent.announcePiece(piece))
   }
+  for (const { hasPassed } of await Promise.all(answers)) expect(hasPassed).toBe(true)
   await finished
   expect((await readFile(target)).equals(bytes)).toBe(true)
   expect(await torrent.status()).toMatchObject({ failedBytes: 0, isSeeding: true })
@@ -238,7 +223,7 @@ test('nothing of an announced piece is written, by libtorrent or by a peer whose
   // Requests for every piece are with the peer now, and more blocks than these are under way.
   await until(async () => (await torrent.status()).payloadDownload >= blockLength)
   await writeFile(target, bytes)
-  for (let piece = 0; piece < 8; piece++) torrent.announcePiece(piece)
+  await Promise.all(Array.from({ length: 8 }, (_, piece) => torrent.announcePiece(piece)))
   await until(async () => (await torrent.status()).isSeeding)
   const marked = Buffer.alloc(bytes.length, 0x5a)
   await writeFile(target, marked)
@@ -264,12 +249,12 @@ test('announcing a torrent of 16 MiB pieces takes no memory for them', async () 
   globalThis.gc?.()
   const before = process.memoryUsage.rss()
   const finished = nextAlert(torrent, 'torrent_finished')
-  for (let piece = 0; piece < 7; piece++) torrent.announcePiece(piece)
+  const answers = Array.from({ length: 7 }, (_, piece) => torrent.announcePiece(piece))
   let most = before
   const watch = setInterval(() => {
     most = Math.max(most, process.memoryUsage.rss())
   }, 1)
-  await finished
+  await Promise.all([finished, ...answers])
   clearInterval(watch)
   expect(most - before).toBeLessThan(large / 2)
 })
@@ -279,24 +264,37 @@ test('a piece that is not in the torrent is a RangeError, and the posix backend 
   const { torrentFile } = await makeTorrent(folder.path, someBytes(2 * pieceLength), { pieceLength })
   await using session = openSession()
   const torrent = await session.addTorrent({ torrentFile, savePath: folder.path })
-  for (const piece of [-1, 2, 0.5]) expect(() => torrent.announcePiece(piece)).toThrow(RangeError)
+  for (const piece of [-1, 2, 0.5]) await expect(torrent.announcePiece(piece)).rejects.toThrow(RangeError)
+  for (const [first, end] of [
+    [-1, 1],
+    [0, 3],
+    [2, 1],
+  ] as const)
+    expect(() => torrent.sharePieces(first, end)).toThrow(RangeError)
   await using other = openSession({}, { diskBackend: 'posix' })
   const posix = await other.addTorrent({ torrentFile, savePath: folder.path })
-  expect(() => posix.announcePiece(0)).toThrow(
-    expect.objectContaining({ code: 'ERR_LLMPT_NATIVE', operation: 'announcePiece' }),
+  await expect(posix.announcePiece(0)).rejects.toMatchObject({
+    code: 'ERR_LLMPT_NATIVE',
+    operation: 'announcePiece',
+  })
+  expect(() => posix.sharePieces(0, 1)).toThrow(
+    expect.objectContaining({ code: 'ERR_LLMPT_NATIVE', operation: 'sharePieces' }),
   )
 })
 
-test('announcing while the torrent is removed, or its session closed, ends well', async () => {
+test('an announce is answered, or rejected, when its torrent is removed or its session closed', async () => {
   await using folder = await temporaryDirectory()
   const bytes = someBytes(40 * pieceLength)
   for (const end of ['remove', 'close'] as const) {
     const { session, torrent, target } = await emptyDownload(folder.path, bytes)
     await using _session = session
     await writeFile(target, bytes)
-    for (let piece = 0; piece < 40; piece++) torrent.announcePiece(piece)
+    const answers = Promise.allSettled(Array.from({ length: 40 }, (_, piece) => torrent.announcePiece(piece)))
     await (end === 'remove' ? torrent.remove() : session.close())
-    expect(() => torrent.announcePiece(0)).toThrow(expect.objectContaining({ code: 'ERR_LLMPT_NATIVE' }))
+    for (const answer of await answers) {
+      if (answer.status === 'rejected') expect(answer.reason).toMatchObject({ code: 'ERR_LLMPT_NATIVE' })
+    }
+    await expect(torrent.announcePiece(0)).rejects.toMatchObject({ code: 'ERR_LLMPT_NATIVE' })
     await rm(target)
   }
 })

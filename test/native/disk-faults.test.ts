@@ -18,7 +18,7 @@ import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { hasPiece } from '../../src/native/alerts.ts'
-import type { Torrent } from '../../src/native/session.ts'
+import type { DiskBackend, Torrent } from '../../src/native/session.ts'
 import type { InfoHash, PeerAddress } from '../../src/values.ts'
 import { startBadPeer } from '../fakes/bad-peer.ts'
 import {
@@ -60,26 +60,31 @@ const fullKinds = (['file system', 'file size limit'] as const).filter(
   (kind) => kind === 'file size limit' || process.getuid?.() === 0,
 )
 
-// libtorrent's own backend now and then pauses the torrent as well, for a hash of what could not be written.
+async function fillUp(kind: (typeof fullKinds)[number], diskBackend: DiskBackend) {
+  await using folder = await temporaryDirectory()
+  const full = join(folder.path, 'full')
+  await mkdir(full)
+  const { shell, fileLimit } = fullFolders[kind]
+  const script = fileURLToPath(new URL('fixtures/disk-full.mjs', import.meta.url))
+  const command = [...shell, full, process.execPath, script, folder.path, full, diskBackend, fileLimit]
+  const child = spawn(command[0] as string, command.slice(1), { stdio: ['ignore', 'pipe', 'inherit'] })
+  const [said, exit] = await Promise.all([text(child.stdout), once(child, 'exit')])
+  const [fault, end] = said.trim().split('\n')
+  expect(exit).toEqual([0, null])
+  return { fault: JSON.parse(fault as string), end, target: join(full, 'target') }
+}
+
+test.each(fullKinds)('with the posix backend, a full %s is a file_error', async (kind) => {
+  const { fault, target } = await fillUp(kind, 'posix')
+  expect(fault).toEqual({ value: fullFolders[kind].value, file: target, operation: 'file_write' })
+})
+
 test.each(fullKinds)(
-  'with our own backend, a full %s is a file_error, and the download goes on when there is room',
+  'with our own backend, a full %s is a file_error, and the download goes on when there is room and it has looked again',
   async (kind) => {
-    await using folder = await temporaryDirectory()
-    const full = join(folder.path, 'full')
-    await mkdir(full)
-    const { shell, fileLimit, value } = fullFolders[kind]
-    const script = fileURLToPath(new URL('fixtures/disk-full.mjs', import.meta.url))
-    const command = [...shell, full, process.execPath, script, folder.path, full, 'own', fileLimit]
-    const child = spawn(command[0] as string, command.slice(1), { stdio: ['ignore', 'pipe', 'inherit'] })
-    const [said, exit] = await Promise.all([text(child.stdout), once(child, 'exit')])
-    const [fault, end] = said.trim().split('\n')
-    expect(JSON.parse(fault as string)).toEqual({
-      value,
-      file: join(full, 'target'),
-      operation: 'file_write',
-    })
+    const { fault, end, target } = await fillUp(kind, 'own')
+    expect(fault).toEqual({ value: fullFolders[kind].value, file: target, operation: 'file_write' })
     expect(end).toBe('finished')
-    expect(exit).toEqual([0, null])
   },
 )
 

@@ -98,6 +98,35 @@ describe.each([
   )
 })
 
+test.each([
+  { sha256: true, gitSha1: false, withTorrent: true },
+  { sha256: false, gitSha1: true, withTorrent: true },
+  { sha256: false, gitSha1: false, withTorrent: true },
+  { sha256: true, gitSha1: true, withTorrent: false },
+])('each output is the same without the others: %o', async ({ withTorrent, ...digests }) => {
+  await using folder = await temporaryDirectory()
+  const path = join(folder.path, 'file')
+  const torrent = { name: 'x', pieceLength: 64 * kibibyte, createdBy: '', trackers: [] }
+  for (const sizeBytes of [1, 16 * kibibyte + 1, 3 * mebibyte - 1]) {
+    const bytes = someBytes(sizeBytes)
+    await writeFile(path, '')
+    const digest = follow(path, { sizeBytes, ...digests, ...(withTorrent && { torrent }) })
+    await download(path, bytes, digest, 150_000)
+    const found = await digest.finished
+    const created = await createTorrent(requireAddon(), { ...plainTorrent, ...torrent, path })
+    expect(found.sha256).toBe(digests.sha256 ? sha256(bytes) : undefined)
+    expect(found.gitSha1).toBe(
+      digests.gitSha1
+        ? createHash('sha1').update(`blob ${sizeBytes}\0`).update(bytes).digest('hex')
+        : undefined,
+    )
+    expect(found.torrentFile && sha256(found.torrentFile)).toBe(
+      withTorrent ? sha256(created.torrentFile) : undefined,
+    )
+    expect(digest.readBytes).toBe(sizeBytes)
+  }
+})
+
 test('an empty file has digests at once, without being looked at, and no torrent', async () => {
   const torrent = { name: 'x', pieceLength: 16 * kibibyte, createdBy: '', trackers: [] }
   expect(await follow('/nonexistent', { sizeBytes: 0, torrent }).finished).toEqual({
@@ -414,4 +443,11 @@ test('240 digests that finish, fail, are closed or forgotten leave no thread, no
   expect(left).toMatchObject({ threads: 0, descriptors: 0 })
   // Each has read 2 MiB into a buffer of 1 MiB.
   expect(left.rssBytes).toBeLessThan(16 * mebibyte)
+})
+
+test('a file that refuses to be read is a NativeError', async () => {
+  // Its first page cannot be mapped, and so reading there is EIO.
+  const digest = follow('/proc/self/mem', { sizeBytes: mebibyte })
+  digest.advance(mebibyte)
+  await expect(digest.finished).rejects.toMatchObject({ name: 'NativeError', category: 'system', value: 5 })
 })

@@ -126,11 +126,41 @@ describe('Seeder', () => {
   test('never publishes a file that is not what its name promises', async () => {
     await using r = await rig()
     const request = await blobIn(r.folder.path, 'wrong')
+    const wrong = Buffer.from(await readFile(request.path))
+    wrong[sizeBytes - 1] = (wrong[sizeBytes - 1] ?? 0) ^ 1
+    await writeFile(request.path, wrong)
     const seeder = r.newSeeder()
-    seeder.seed({ ...request, check: async () => false })
+    seeder.seed({ ...request, check: true })
     await seeder.settled()
-    expect((await seeder.status())[0]).toMatchObject({ state: 'failed', infoHash: undefined })
+    const [status] = await seeder.status()
+    expect(status).toMatchObject({ state: 'failed', infoHash: undefined })
+    expect(status?.error).toMatch(/not what its name promises/)
     expect(await known(r.client, request.blob)).toEqual([])
+    expect(await new TorrentStore(`${r.folder.path}/state`).load(request.blob)).toBeUndefined()
+    await seeder.close()
+  })
+
+  test('seeds a file whose content is compared with its etag, in the pass that makes its torrent', async () => {
+    await using r = await rig()
+    const request = await blobIn(r.folder.path, 'right')
+    const real = requireAddon()
+    const read: number[] = []
+    const counting = {
+      ...real,
+      createTorrent: (...args: Parameters<NativeAddon['createTorrent']>) => {
+        const job = real.createTorrent(...args)
+        job.promise.then(({ readBytes }) => read.push(readBytes)).catch(() => {})
+        return job
+      },
+      hashFile: () => {
+        throw new Error('hashed again')
+      },
+    } as unknown as NativeAddon
+    const seeder = r.newSeeder(counting)
+    seeder.seed({ ...request, check: true })
+    await seeder.settled()
+    expect((await seeder.status())[0]).toMatchObject({ state: 'seeding', error: undefined })
+    expect(read).toEqual([sizeBytes])
     await seeder.close()
   })
 

@@ -5,7 +5,7 @@ import { existsSync } from 'node:fs'
  * warning, because the rooms above the addon can be tested without it.
  */
 export default function setup(): void {
-  const missing = ['dist', 'build/Release/llmpt_native.node'].filter(
+  const missing = ['dist', 'build/Release/llmpt_native.node', 'build/Release/sha256_kernels'].filter(
     (file) => !existsSync(new URL(`../../${file}`, import.meta.url)),
   )
   if (missing.length === 0) return

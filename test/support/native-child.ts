@@ -1,5 +1,6 @@
-/** Programs in test/native/fixtures, run to their end. */
+/** Programs in test/native/fixtures and test/native/programs, run to their end. */
 import { spawn } from 'node:child_process'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
 export interface Ended {
@@ -11,17 +12,33 @@ export interface Ended {
 
 export interface RunOptions {
   readonly args?: readonly string[]
-  /** Node's own options. */
-  readonly nodeArgs?: readonly string[]
   readonly env?: Readonly<Record<string, string>>
   /** A program that takes longer is killed, and the promise rejects. */
   readonly capMs?: number
 }
 
+export interface FixtureOptions extends RunOptions {
+  /** Node's own options. */
+  readonly nodeArgs?: readonly string[]
+}
+
 /** Runs test/native/fixtures/`name` in a Node process of its own. */
-export function runFixture(name: string, options: RunOptions = {}): Promise<Ended> {
+export function runFixture(name: string, options: FixtureOptions = {}): Promise<Ended> {
   const path = fileURLToPath(new URL(`../native/fixtures/${name}`, import.meta.url))
-  const child = spawn(process.execPath, [...(options.nodeArgs ?? []), path, ...(options.args ?? [])], {
+  const args = [...(options.nodeArgs ?? []), path, ...(options.args ?? [])]
+  return run(process.execPath, name, { ...options, args })
+}
+
+/** Runs what was compiled from test/native/programs/`name`.cpp, in the same way as the addon that is tested. */
+export function runProgram(name: string, options: RunOptions = {}): Promise<Ended> {
+  const beside = process.env['LLMPT_NATIVE_ADDON']
+  const built = fileURLToPath(new URL(`../../build/Release/${name}`, import.meta.url))
+  const path = beside === undefined ? built : join(dirname(beside), name)
+  return run(path, name, options)
+}
+
+function run(command: string, name: string, options: RunOptions): Promise<Ended> {
+  const child = spawn(command, options.args ?? [], {
     env: { ...process.env, ...options.env },
     stdio: ['ignore', 'pipe', 'pipe'],
   })

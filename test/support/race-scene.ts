@@ -6,13 +6,14 @@ import { writeFile } from 'node:fs/promises'
 import { type DemoHubFile, type HubServer, noiseBytes, startHub } from '../../src/demo/hub.ts'
 import { FileSource } from '../../src/hub/file-source.ts'
 import { HubHttp } from '../../src/hub/http.ts'
+import type { NativeAddon } from '../../src/native/binding.ts'
 import { requireAddon } from '../../src/native/load.ts'
 import { Swarm, type TorrentOffer } from '../../src/swarm/swarm.ts'
 import { createBlobTorrent } from '../../src/torrent/create.ts'
 import type { DownloadDeps, FetchedFile, FileDownload } from '../../src/transfer/download.ts'
 import type { TorrentFinder } from '../../src/transfer/find-torrent.ts'
 import type { RacePolicy } from '../../src/transfer/plan.ts'
-import type { TransferProgress } from '../../src/transfer/race.ts'
+import type { TransferProgress } from '../../src/transfer/progress.ts'
 import type { PeerAddress } from '../../src/values.ts'
 import { SeederProcess } from './seeder.ts'
 import { temporaryDirectory } from './temp-dir.ts'
@@ -55,6 +56,7 @@ export interface Scene extends AsyncDisposable {
   readonly offer: TorrentOffer
   readonly rig: TransferRig
   readonly swarm: Swarm
+  readonly addon: NativeAddon
   /** The content, and the torrent file, on disk. */
   readonly content: string
   readonly torrentPath: string
@@ -165,6 +167,7 @@ export async function raceScene(options: SceneOptions): Promise<Scene> {
     offer,
     rig,
     swarm,
+    addon,
     content,
     torrentPath,
     seeder: async (bytesPerSecond = 0, announceUrl = '') =>
