@@ -4,8 +4,8 @@
  */
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { findCached, findCommit, repoFolder } from '../hub/cache-layout.ts'
-import { asCommit, type Commit, type HubFile, isRepoId, type RepoRef, repoTypes } from '../values.ts'
+import { findCached, findCommit, repoFolder, repoOfFolder } from '../hub/cache-layout.ts'
+import { asCommit, type Commit, type HubFile, type RepoRef } from '../values.ts'
 
 /** A file of a snapshot, and the blob that holds its content. */
 export interface SharableFile {
@@ -18,12 +18,10 @@ export async function cachedRepos(cacheDir: string): Promise<RepoRef[]> {
   const names = (await readdir(cacheDir, { withFileTypes: true }).catch(() => []))
     .filter((entry) => entry.isDirectory())
     .map(({ name }) => name)
-  return names.sort().flatMap((name) => {
-    const [prefix, ...parts] = name.split('--')
-    const repoType = repoTypes.find((type) => `${type}s` === prefix)
-    const repo = parts.join('/')
-    return repoType !== undefined && isRepoId(repo) ? [{ repoType, repo }] : []
-  })
+  return names
+    .sort()
+    .map(repoOfFolder)
+    .filter((repo) => repo !== undefined)
 }
 
 /** The commits of a repository that the cache has files of: that of `revision`, or all. */

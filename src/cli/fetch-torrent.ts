@@ -11,10 +11,10 @@ import { settledStatus, statusWhen } from '../swarm/torrent-status.ts'
 import type { RangeOpener } from '../transfer/http-leg.ts'
 import { Journal } from '../transfer/journal.ts'
 import { PartialFile } from '../transfer/partial-file.ts'
+import { leftIn, raceInPartial } from '../transfer/partial-race.ts'
 import { PieceMap } from '../transfer/piece-map.ts'
 import { defaultRacePolicy } from '../transfer/plan.ts'
-import { noBytes } from '../transfer/progress.ts'
-import { type ByteListener, race, type TransferProgress } from '../transfer/race.ts'
+import { noBytes, type TransferProgress } from '../transfer/progress.ts'
 import type { BytesBySource } from '../values.ts'
 import { CommandError } from './command.ts'
 import type { Output } from './output.ts'
@@ -107,8 +107,9 @@ class SingleFileFetch {
   /** What is there, by the journal of whoever left it, or else by what the torrent finds right. */
   async #resume(): Promise<void> {
     const size = (await sizeOf(this.#partialPath)) ?? 0
-    const left = await this.#journal.load(this.#map.sizeBytes, this.#map.pieceLength)
-    if (left !== undefined && size >= left.endBytes) {
+    const { sizeBytes, pieceLength } = this.#map
+    const left = await leftIn(this.#partialPath, this.#journal, sizeBytes, pieceLength)
+    if (left !== undefined) {
       this.#map = left.map
       this.#unfinished = left.unfinished
       const { http, p2p } = this.#map.bytes()
@@ -120,15 +121,15 @@ class SingleFileFetch {
   async #race(open: RangeOpener | undefined): Promise<Torrent | undefined> {
     const { swarm, signal, patienceMs, source } = this.#options
     const before = this.#bytes
-    await using file = await PartialFile.open(this.#partialPath, true)
     let isContradicted = false
     const unfinished = this.#unfinished
     this.#unfinished = []
-    this.#journal.begin(this.#map, unfinished)
-    const { leg, isMixed } = await race({
+    // Nobody reads along: the torrent itself says which bytes are right, and libtorrent at the end that all are.
+    const { leg, isMixed } = await raceInPartial({
+      partialPath: this.#partialPath,
+      journal: this.#journal,
       map: this.#map,
       unfinished,
-      file,
       open,
       swarm,
       findTorrent: async () => this.#offer,
@@ -138,7 +139,6 @@ class SingleFileFetch {
       policy: defaultRacePolicy,
       patienceMs,
       signal,
-      listener: this.#listener(),
       onCondemned: async () => {
         isContradicted = true
       },
@@ -198,17 +198,6 @@ class SingleFileFetch {
         }
     } finally {
       await this.#options.swarm.leave(torrent)
-    }
-  }
-
-  /** Nobody reads along: the torrent itself says which bytes are right, and libtorrent at the end that all are. */
-  #listener(): ByteListener {
-    return {
-      piece: (piece, source) => this.#journal.piece(piece, source),
-      written: ({ start, end }) => this.#journal.written(start, end),
-      takenBack: (piece) => this.#journal.takenBack(piece),
-      unfinished: (pieces) => this.#journal.unfinished(pieces),
-      final: () => {},
     }
   }
 

@@ -49,6 +49,7 @@ function makeProgram(done: Done): Command {
     .addHelpText('after', examples('llmpt download org/model', 'llmpt doctor'))
   addDownload(program, done)
   addSeed(program, done)
+  addVerify(program, done)
   addTracker(program, done)
   addTorrent(program, done)
   addDoctor(program, done)
@@ -132,6 +133,36 @@ function addSeed(program: Command, done: Done): void {
       return await seed({ target, ...options } as unknown as Parameters<typeof seed>[0], context)
     },
   )
+}
+
+function addVerify(program: Command, done: Done): void {
+  const command = program
+    .command('verify')
+    .description(
+      'Compare the files of the Hub cache with their digests. What is wrong is moved away, so that no client gets it. ' +
+        'Ends with 0 when all is right, else with 1, and prints the paths of what is wrong or missing.',
+    )
+    .argument('[repo]', 'org/name; everything in the cache by default')
+    .option(
+      '--repair',
+      'fetch what is wrong or missing again: only the pieces that are wrong, if a torrent is known',
+    )
+    .addOption(repoTypeOption())
+    .option('--cache-dir <dir>', 'the Hub cache (HF_HUB_CACHE)')
+    .addOption(trackerOption())
+    .option('--endpoint <url>', 'the Hub (HF_ENDPOINT)', use(parseHttpUrl))
+    .option('--token <token>', 'for private repositories; HF_TOKEN does not show in process lists')
+    .option('--no-p2p', 'HTTP only')
+    .addOption(jsonOption())
+    .option('--quiet', 'errors only')
+  const texts = ['llmpt verify', 'llmpt verify org/model --repair', 'llmpt verify --json']
+  finish(command, texts, done, async ({ args, options }, context) => {
+    if (args[0] === undefined && command.getOptionValueSource('repoType') === 'cli') {
+      throw new ConfigError('--repo-type is about the repository that is named: name one, or leave it out')
+    }
+    const { verify } = await import('./commands/verify.ts')
+    return await verify({ repo: args[0], ...options } as unknown as Parameters<typeof verify>[0], context)
+  })
 }
 
 function addTracker(program: Command, done: Done): void {

@@ -23,7 +23,11 @@ export function openUrls(http: HubHttp, urls: readonly string[], sizeBytes: numb
       try {
         const response = await openRange(http, url, { start, end, signal, onStart, onWait })
         const at = startOf(response, url, start, sizeBytes)
-        return { start: at, batches: watched(response.batches, () => demote(url)) }
+        return {
+          start: at,
+          batches: watched(response.batches, () => demote(url)),
+          giveBack: response.giveBack,
+        }
       } catch (error) {
         if (signal.aborted) throw error
         failure = error

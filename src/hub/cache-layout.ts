@@ -5,7 +5,7 @@
  * target of any other link may be anything on this disk, and must never be shared.
  */
 import { lstat, open, readlink, realpath, stat } from 'node:fs/promises'
-import { basename, dirname, join, resolve, sep } from 'node:path'
+import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 import { CacheError } from '../errors.ts'
 import {
   asCommit,
@@ -17,6 +17,7 @@ import {
   type HubFile,
   isRepoId,
   type RepoRef,
+  repoTypes,
 } from '../values.ts'
 import { isSafePath, isSafeRevision } from './file-ref.ts'
 
@@ -25,6 +26,14 @@ export function repoFolderName(repo: RepoRef): string {
   if (!isRepoId(repo.repo))
     throw new CacheError(`"${repo.repo}" cannot be a repository: they are called "name" or "org/name"`)
   return [`${repo.repoType}s`, ...repo.repo.split('/')].join('--')
+}
+
+/** The repository whose folder is called `name`; `undefined` for any other folder. */
+export function repoOfFolder(name: string): RepoRef | undefined {
+  const [prefix, ...parts] = name.split('--')
+  const repoType = repoTypes.find((type) => `${type}s` === prefix)
+  const repo = parts.join('/')
+  return repoType !== undefined && isRepoId(repo) ? { repoType, repo } : undefined
 }
 
 /** The folder of everything of one repository. */
@@ -40,6 +49,16 @@ export function blobsFolder(cacheDir: string, repo: RepoRef): string {
 /** The final name of a content. @throws {CacheError} for an impossible etag. */
 export function blobPath(cacheDir: string, repo: RepoRef, etag: Etag): string {
   return join(blobsFolder(cacheDir, repo), checkedEtag(etag))
+}
+
+/** A content on its way, for the holder of its lock. */
+export function partialBlobPath(cacheDir: string, repo: RepoRef, etag: Etag): string {
+  return `${blobPath(cacheDir, repo, etag)}.llmpt.incomplete`
+}
+
+/** A content that turned out not to be what its name promises: no client of the cache looks for this name. */
+export function damagedBlobPath(cacheDir: string, repo: RepoRef, etag: Etag): string {
+  return `${blobPath(cacheDir, repo, etag)}.llmpt.damaged`
 }
 
 /** The file that Python's client locks while it writes a blob. */
@@ -154,16 +173,48 @@ export async function isFileOfSize(path: string, sizeBytes: number): Promise<boo
 
 async function linkedBlob(cacheDir: string, repo: RepoRef, path: string): Promise<CachedFile['blob']> {
   try {
-    const folder = blobsFolder(cacheDir, repo)
-    const target = resolve(await realpath(dirname(path)), await readlink(path))
-    const etag = asEtag(basename(target))
-    if (etag === undefined || (await realpath(dirname(target))) !== (await realpath(folder))) return undefined
+    const etag = asEtag((await linkedName(cacheDir, repo, path)) ?? '')
+    if (etag === undefined) return undefined
     // Some people keep a blob elsewhere and link it in: fine to read, not to share.
-    const blob = await lstat(target)
-    return blob.isFile() ? { etag, path: join(folder, etag) } : undefined
+    const blob = blobPath(cacheDir, repo, etag)
+    return (await lstat(blob)).isFile() ? { etag, path: blob } : undefined
   } catch {
     return undefined
   }
+}
+
+/**
+ * The name in the repository's own `blobs/` that the link at `path` leads to, whether or not anything is there;
+ * `undefined` for a link to anywhere else, and for what is no link.
+ */
+export async function linkedName(cacheDir: string, repo: RepoRef, path: string): Promise<string | undefined> {
+  try {
+    const target = resolve(await realpath(dirname(path)), await readlink(path))
+    const blobs = await realpath(blobsFolder(cacheDir, repo)).catch(unlessGone)
+    // Where the folder is gone, its name is all there is to compare with.
+    const isOurs =
+      blobs === undefined
+        ? dirname(target) === blobsFolder(await realpath(cacheDir), repo)
+        : (await realpath(dirname(target))) === blobs
+    return isOurs ? basename(target) : undefined
+  } catch {
+    return undefined
+  }
+}
+
+function unlessGone(error: NodeJS.ErrnoException): undefined {
+  if (error.code !== 'ENOENT') throw error
+}
+
+/**
+ * Whether the folder that `path` is in, of the repository by its name, is that folder: no part of the way from the
+ * cache to it is a link. A look, not a lock: whoever can write to the cache can still change it right afterwards.
+ *
+ * @throws The file system's error, when there is no such folder.
+ */
+export async function isReachedWithoutLinks(cacheDir: string, path: string): Promise<boolean> {
+  const folder = dirname(path)
+  return (await realpath(folder)) === join(await realpath(cacheDir), relative(cacheDir, folder))
 }
 
 /** A ref is 40 bytes; whatever is there instead is not read into memory. */

@@ -135,11 +135,8 @@ export async function openPartial(
 async function removeLeftover(plan: PartialPlan, deps: CacheDeps): Promise<void> {
   if (deps.locks === undefined) return
   const isLeft = (await isThere(plan.lockedPath)) || (await isThere(claimPathOf(plan.lockPath)))
-  const lock = isLeft ? await takeLock(plan.lockPath, deps.locks) : undefined
-  if (lock === undefined || typeof lock === 'string') return
-  // Whose claim is alive works on the file, whatever the lock says.
-  const owned = await claimed(lock, plan.lockPath, false)
-  if (owned === undefined) return
+  const owned = isLeft ? await tryToOwn(plan.lockPath, deps.locks) : undefined
+  if (owned === undefined || owned === 'busy') return
   await removePartial(plan, deps)
   await owned.release()
 }
@@ -304,6 +301,21 @@ async function waitForLock(
   }
 }
 
+/**
+ * The right to change what `lockPath` guards, without waiting: `busy` when somebody else is at work there, and
+ * `undefined` where there are no locks.
+ */
+export async function tryToOwn(
+  lockPath: string,
+  locks: FileLocks | undefined,
+): Promise<HeldLock | 'busy' | undefined> {
+  const taken = locks && (await takeLock(lockPath, locks))
+  if (taken === undefined) return undefined
+  if (typeof taken === 'string') return 'busy'
+  // Whose claim is alive works on the file, whatever the lock says.
+  return (await claimed(taken, lockPath, false)) ?? 'busy'
+}
+
 /** The lock together with the claim on its partial file; `undefined`, without the lock, when another has the claim. */
 async function claimed(lock: HeldLock, lockPath: string, lockWorks: boolean): Promise<HeldLock | undefined> {
   let giveUp: GiveUpClaim | undefined
@@ -369,7 +381,7 @@ async function progressOf(plan: PartialPlan): Promise<{ state: string; bytes: nu
   const parts: string[] = []
   let latest: Stats | undefined
   for (const name of names) {
-    if (!name.startsWith(prefix)) continue
+    if (!name.startsWith(prefix) || !name.endsWith('.incomplete')) continue
     const found = await lstat(join(folder, name)).catch(() => undefined)
     if (!found?.isFile()) continue
     parts.push(`${name} ${found.size} ${found.blocks} ${found.mtimeMs}`)

@@ -11,13 +11,18 @@ import { log, messageOf } from '../log.ts'
 import { claimPathOf } from './partial-claim.ts'
 import { type CacheDeps, takeLock } from './partial-file.ts'
 
-/** A partial file that can be resumed is removed when nobody has written to it for this long: 7 days, in ms. */
+/**
+ * A partial file that can be resumed is removed when nobody has written to it for this long, and a damaged one this
+ * long after it was set aside: 7 days, in ms.
+ */
 export const resumableKeptMs: number = 7 * 24 * 60 * 60 * 1000
 /** One with a unique name, which nobody resumes, is removed after this long: 1 day, in ms. */
 export const uniqueKeptMs: number = 24 * 60 * 60 * 1000
 
 /** `blobs/<etag>.llmpt.incomplete`, and the same behind the hash of a name in a local folder. */
 const resumable = /^(?:[\w-]{27}=\.)?(?:[0-9a-f]{40}|[0-9a-f]{64})\.llmpt\.incomplete$/
+/** A blob with the wrong content, as `damaged-blob.ts` sets it aside. */
+const damaged = /^(?:[0-9a-f]{40}|[0-9a-f]{64})\.llmpt\.damaged$/
 const unique = /^(?:[\w-]{27}=\.)?(?:[0-9a-f]{40}|[0-9a-f]{64})\.[0-9a-f]{8}\.incomplete$/
 const temporary = /^\.llmpt-[0-9a-f]{8}\.tmp$/
 
@@ -51,7 +56,8 @@ export async function sweepPartials(folder: string, options: SweepOptions): Prom
 }
 
 async function isForgotten(path: string, name: string, options: SweepOptions): Promise<boolean> {
-  const keptMs = resumable.test(name)
+  const isKeptLong = resumable.test(name) || damaged.test(name)
+  const keptMs = isKeptLong
     ? resumableKeptMs
     : unique.test(name) || temporary.test(name)
       ? uniqueKeptMs
@@ -66,13 +72,12 @@ async function isForgotten(path: string, name: string, options: SweepOptions): P
 /** Removes `path` unless somebody works on it, which is what its lock tells. */
 async function removeUnused(path: string, name: string, options: SweepOptions): Promise<boolean> {
   const lockPath = temporary.test(name) ? undefined : await options.lockPathOf(name)
-  if (lockPath === undefined || options.locks === undefined) {
-    // Its owner may be waiting for days, and come back for it.
-    if (resumable.test(name)) return false
-    return await remove(path)
+  const lock = lockPath && options.locks && (await takeLock(lockPath, options.locks))
+  if (typeof lock === 'string') return false
+  if (lockPath === undefined || lock === undefined) {
+    // Its owner may be waiting for days, and come back for it. A damaged one is nobody's.
+    return !resumable.test(name) && (await remove(path))
   }
-  const lock = await takeLock(lockPath, options.locks)
-  if (typeof lock !== 'object') return false
   try {
     // It may have been resumed, and given up again, before we had the lock.
     if (!(await isForgotten(path, name, options)) || !(await remove(path))) return false

@@ -10,12 +10,14 @@ test('--version prints the version of the package', async () => {
 test('the command alone shows what there is, and is wrong use', async () => {
   const { exitCode, stdout, stderr } = await runCli([])
   expect([exitCode, stdout]).toEqual([2, ''])
-  for (const name of ['download', 'seed', 'tracker', 'torrent', 'doctor']) expect(stderr).toContain(name)
+  for (const name of ['download', 'seed', 'verify', 'tracker', 'torrent', 'doctor'])
+    expect(stderr).toContain(name)
 })
 
 test.each([
   ['download'],
   ['seed'],
+  ['verify'],
   ['tracker'],
   ['torrent create'],
   ['torrent get'],
@@ -48,6 +50,7 @@ test.each([
   ['download org/name sub/', "--include 'sub/*'"],
   ['seed', 'repository', '--all'],
   ['seed org/name --all', 'repository', '--all'],
+  ['verify --repo-type dataset', '--repo-type', 'name one'],
   ['seed org/name', '--tracker', 'HF_P2P_TRACKER'],
   ['tracker --port 99999', '--port', '99999'],
   ['torrent create file --piece-length 1000', '--piece-length', '1000'],

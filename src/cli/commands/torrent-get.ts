@@ -7,7 +7,7 @@ import { ConfigError } from '../../errors.ts'
 import { HubHttp } from '../../hub/http.ts'
 import { requireAddon } from '../../native/load.ts'
 import type { Swarm } from '../../swarm/swarm.ts'
-import type { TransferProgress } from '../../transfer/race.ts'
+import type { TransferProgress } from '../../transfer/progress.ts'
 import type { PeerAddress } from '../../values.ts'
 import type { CommandContext } from '../command.ts'
 import {

@@ -1,0 +1,13 @@
+/** The hash whose digest is an etag. */
+import { createHash, type Hash } from 'node:crypto'
+import type { digestOf } from '../values.ts'
+
+/**
+ * A hash to feed the content of a file with, from its first byte; in hex, its digest is the etag of that content.
+ *
+ * @param sizeBytes Of the whole content: git hashes a header before it that says so.
+ * @see https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
+ */
+export function contentHash(digest: ReturnType<typeof digestOf>, sizeBytes: number): Hash {
+  return digest === 'sha256' ? createHash('sha256') : createHash('sha1').update(`blob ${sizeBytes}\0`)
+}
