@@ -2,8 +2,14 @@
  * What one configuration can do: download a file or a snapshot, give it back, and answer the hook. The steps of a
  * download stand in docs/architecture.md; here they are put in a row.
  */
+import {
+  type CacheReport,
+  type VerifiedFile,
+  type VerifyCacheDeps,
+  verifyCache,
+} from './cache-check/verify-cache.ts'
 import type { Config } from './config.ts'
-import { HubError, LlmptError } from './errors.ts'
+import { ConfigError, HubError, LlmptError } from './errors.ts'
 import { isFileOfSize } from './hub/cache-layout.ts'
 import { FileSource } from './hub/file-source.ts'
 import { fileMetadata } from './hub/metadata.ts'
@@ -19,7 +25,6 @@ import type { RacePolicy } from './transfer/plan.ts'
 import { addBytes, noBytes, type ProgressListener, ProgressTally } from './transfer/progress.ts'
 import { fetchOrder, forEachBounded, selectFiles } from './transfer/snapshot.ts'
 import { type BringEvents, type OfferedFile, SharedFiles } from './transfer/stream-file.ts'
-import { isBlob } from './transfer/verify.ts'
 import {
   asCommit,
   type BytesBySource,
@@ -50,6 +55,16 @@ export interface SnapshotCallOptions extends DownloadCallOptions {
   readonly paths?: readonly string[] | undefined
   /** Files under way at once. @defaultValue 4 */
   readonly maxWorkers?: number | undefined
+}
+
+export interface VerifyCallOptions {
+  /** @defaultValue all repositories of the cache */
+  readonly repo?: RepoRef | undefined
+  /** Whether to get back what is wrong or missing. @defaultValue false */
+  readonly repair?: boolean | undefined
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ProgressListener | undefined
+  readonly onFile?: ((file: VerifiedFile) => void) | undefined
 }
 
 /** One file, in its place. */
@@ -289,8 +304,7 @@ export class Client implements AsyncDisposable {
     try {
       const seeder =
         call.seedForMs > 0 && (await call.hub.visibility.isPublic(file)) ? this.#parts.seeder() : undefined
-      if (seeder === undefined) return await joined?.leg.leave()
-      const addon = this.#parts.addon()
+      if (seeder === undefined) return await joined?.leg.retire()
       const torrent = joined && { torrent: joined.leg.release(), offer: joined.offer }
       // Where links do not work, the cache keeps the file under its name in the snapshot instead.
       const path = (await isFileOfSize(fetched.path, file.sizeBytes)) ? fetched.path : entry
@@ -302,7 +316,7 @@ export class Client implements AsyncDisposable {
         joined: torrent,
         made: fetched.made,
         // What was there before this call was verified by whoever brought it, if at all.
-        check: fetched.isNew ? undefined : async (signal) => await isBlob(path, file, { addon, signal }),
+        check: !fetched.isNew,
       })
     } catch (error) {
       log.warn(`${labelOf(file)} is not seeded: ${messageOf(error)}`)
@@ -313,6 +327,56 @@ export class Client implements AsyncDisposable {
     const found = await place.findSnapshot(repo, revision)
     if (found === undefined) throw offlineError(`${repo.repo}@${revision}`)
     return { path: found.path, commit: found.commit, bytes: noBytes(), files: [] }
+  }
+
+  // The cache
+
+  /**
+   * Compares the files of the cache with their digests, and moves away what is wrong.
+   *
+   * @throws {ConfigError} When it is to be repaired, and the network may not be used.
+   */
+  verifyCache(options: VerifyCallOptions = {}): Promise<CacheReport> {
+    const { repo, repair = false, onProgress, onFile } = options
+    if (repair && this.config.offline) {
+      throw new ConfigError('repairing needs the network, and HF_HUB_OFFLINE is set')
+    }
+    return keepingProcessAlive(() =>
+      this.#whileOpen(options.signal, (signal) =>
+        verifyCache({ repo, signal, onProgress, onFile }, this.#checkDeps(repair)),
+      ),
+    )
+  }
+
+  #checkDeps(repair: boolean): VerifyCacheDeps {
+    const { cacheDir, stateDir, offline } = this.config
+    const listFiles: VerifyCacheDeps['listFiles'] = async (repo, commit, signal) =>
+      await listRepoFiles(await this.#parts.ownAccess(), repo, commit, { signal })
+    return {
+      cacheDir,
+      stateDir,
+      addon: this.#parts.addon(),
+      locks: this.#parts.locks(),
+      listFiles: offline ? undefined : listFiles,
+      repairs: repair
+        ? {
+            identify: async (ref, signal) =>
+              await fileMetadata(await this.#parts.ownAccess(), ref, { signal }),
+            findTorrent: (file, signal) => this.#knownTorrent(file, signal),
+            // Whoever repairs a cache has not asked to give anything away.
+            download: (ref, call) => this.downloadFile(ref, { ...call, seedForMs: 0 }),
+          }
+        : undefined,
+    }
+  }
+
+  async #knownTorrent(file: HubFile, signal: AbortSignal): Promise<Uint8Array | undefined> {
+    const kept = await this.#parts.keptTorrent(file)
+    if (kept !== undefined) return kept.torrentFile
+    const finder = this.#parts.finder()
+    const { visibility } = await this.#parts.ownAccess()
+    if (finder === undefined || !(await visibility.isPublic(file, { signal }))) return undefined
+    return (await finder.find(file, signal))?.torrentFile
   }
 
   // Seeding
@@ -337,13 +401,12 @@ export class Client implements AsyncDisposable {
    * wrote was never verified, and a torrent of wrong bytes would mislead everybody.
    */
   seedCached(file: HubFile, path: string, forMs: number): void {
-    const addon = this.#parts.addon()
     this.#parts.seeder()?.seed({
       blob: file,
       path,
       label: labelOf(file),
       forMs,
-      check: async (signal) => await isBlob(path, file, { addon, signal }),
+      check: true,
     })
   }
 

@@ -3,6 +3,7 @@
  *
  * @packageDocumentation
  */
+import type { CacheReport, VerifiedFile } from './cache-check/verify-cache.ts'
 import type { DownloadedFile } from './client.ts'
 import { type ConfigOptions, getConfig } from './config.ts'
 import { type PatchedFetch, patchGlobalFetch, wrapFetch } from './hook/patch-fetch.ts'
@@ -12,6 +13,8 @@ import type { CreatedTorrent, CreateTorrentOptions } from './torrent/create.ts'
 import type { ProgressListener } from './transfer/progress.ts'
 import type { RepoType } from './values.ts'
 
+export type { Damage } from './cache-check/salvage.ts'
+export type { CacheReport, Verdict, VerifiedFile } from './cache-check/verify-cache.ts'
 export type { DownloadedFile } from './client.ts'
 export { type Config, type ConfigOptions, type Environment, getConfig } from './config.ts'
 export * from './errors.ts'
@@ -58,8 +61,7 @@ export {
   TrackerClient,
   type TrackerClientOptions,
 } from './tracker/client.ts'
-export type { DownloadProgress, Phase, ProgressListener } from './transfer/progress.ts'
-export type { TransferProgress } from './transfer/race.ts'
+export type { DownloadProgress, Phase, ProgressListener, TransferProgress } from './transfer/progress.ts'
 export type {
   BlobRef,
   BytesBySource,
@@ -149,6 +151,46 @@ export async function snapshotDownload(options: SnapshotDownloadOptions): Promis
     ignorePatterns: ignorePatterns === undefined ? undefined : [ignorePatterns].flat(),
   })
   return snapshot.path
+}
+
+export interface VerifyCacheOptions extends ConfigOptions {
+  /** `name` or `org/name`. @defaultValue every repository of the cache */
+  readonly repo?: string | undefined
+  /** @defaultValue `model` */
+  readonly repoType?: RepoType | undefined
+  /** Whether to get back what is wrong or missing, fetching only the pieces that are wrong where that is possible. */
+  readonly repair?: boolean | undefined
+  readonly signal?: AbortSignal | undefined
+  /** Hears of the bytes hashed (as `cache`), and then of the downloads that repair. */
+  readonly onProgress?: ProgressListener | undefined
+  /** Hears of each file when there is nothing more to come about it. */
+  readonly onFile?: ((file: VerifiedFile) => void) | undefined
+}
+
+/**
+ * Compares every file of the standard Hub cache with the digest it is named by. A wrong one is moved away at once
+ * (`<etag>.llmpt.damaged` beside the blob), so that no client gets it any more: to them it is not there, and they
+ * download it again.
+ *
+ * Only where the cache has copies instead of links is the Hub asked for their digests.
+ *
+ * @example
+ * ```ts
+ * const { files, isSound } = await verifyCache({ repo: 'org/model', repair: true })
+ * ```
+ * @throws {ConfigError} When it is to be repaired, and `HF_HUB_OFFLINE` is set.
+ * @throws The signal's reason. What is wrong with the cache is never thrown.
+ */
+export async function verifyCache(options: VerifyCacheOptions = {}): Promise<CacheReport> {
+  const { repo, repoType = 'model', repair, signal, onProgress, onFile, ...config } = options
+  const client = await clientFor(getConfig(config))
+  return await client.verifyCache({
+    repo: repo === undefined ? undefined : { repo, repoType },
+    repair,
+    signal,
+    onProgress,
+    onFile,
+  })
 }
 
 let patched: PatchedFetch | undefined

@@ -6,6 +6,7 @@ import { availableParallelism } from 'node:os'
 import type { Config } from './config.ts'
 import type { HubAccess } from './hub/ask.ts'
 import { HubHttp } from './hub/http.ts'
+import type { FileLocks } from './hub/partial-file.ts'
 import { cachePlace, localPlace, type Place } from './hub/place.ts'
 import { readToken } from './hub/token.ts'
 import { Visibility } from './hub/visibility.ts'
@@ -14,7 +15,7 @@ import { tryLock, unlock } from './native/file-lock.ts'
 import { loadAddon } from './native/load.ts'
 import { keepTorrent } from './seeding/publish.ts'
 import { Seeder } from './seeding/seeder.ts'
-import { TorrentStore } from './seeding/torrent-store.ts'
+import { type StoredTorrent, TorrentStore } from './seeding/torrent-store.ts'
 import { Swarm } from './swarm/swarm.ts'
 import { TrackerClient } from './tracker/client.ts'
 import { TrackerSet } from './tracker/tracker-set.ts'
@@ -23,6 +24,7 @@ import type { DownloadDeps } from './transfer/download.ts'
 import { TorrentFinder } from './transfer/find-torrent.ts'
 import { removeJournal, sweepJournals } from './transfer/journal.ts'
 import { defaultRacePolicy, type RacePolicy } from './transfer/plan.ts'
+import type { BlobRef } from './values.ts'
 
 /** A Hub as somebody with one token sees it. */
 export type Access = HubAccess & { readonly visibility: Visibility }
@@ -119,12 +121,19 @@ export class Parts {
     })
   }
 
-  place(localDir: string | undefined): Place {
+  /** The locks that other clients respect; `undefined` without the addon. */
+  locks(): FileLocks | undefined {
     const addon = this.addon()
-    const locks = addon && {
-      tryLock: (fd: number) => tryLock(addon, fd),
-      unlock: (fd: number) => unlock(addon, fd),
-    }
+    return addon && { tryLock: (fd) => tryLock(addon, fd), unlock: (fd) => unlock(addon, fd) }
+  }
+
+  /** The torrent of a blob that this machine has found right before. */
+  async keptTorrent(blob: BlobRef): Promise<StoredTorrent | undefined> {
+    return await this.#store.load(blob)
+  }
+
+  place(localDir: string | undefined): Place {
+    const locks = this.locks()
     const onSwept = (partialPath: string): Promise<void> => removeJournal(this.config.stateDir, partialPath)
     const deps = { locks, onSwept, ...(!this.config.symlinks && { symlinks: false }) }
     if (!this.#hasTidied) sweepJournals(this.config.stateDir)

@@ -1,5 +1,6 @@
 /** Whether bytes that pass by, in order, are a file's: its size and the digest that its etag is. */
-import { createHash, type Hash } from 'node:crypto'
+import type { Hash } from 'node:crypto'
+import { contentHash } from '../hub/content-hash.ts'
 import { type BlobRef, digestOf } from '../values.ts'
 
 export class ContentCheck {
@@ -9,10 +10,7 @@ export class ContentCheck {
 
   constructor(file: BlobRef) {
     this.#file = file
-    const isSha256 = digestOf(file.etag) === 'sha256'
-    this.#hash = createHash(isSha256 ? 'sha256' : 'sha1')
-    // git hashes a header before the content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-    if (!isSha256) this.#hash.update(`blob ${file.sizeBytes}\0`)
+    this.#hash = contentHash(digestOf(file.etag), file.sizeBytes)
   }
 
   update(chunk: Uint8Array): void {

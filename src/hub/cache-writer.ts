@@ -33,6 +33,7 @@ import {
   isPlainEntry,
   lockPath,
   noExistPath,
+  partialBlobPath,
   refPath,
   repoFolder,
   snapshotFolder,
@@ -81,7 +82,7 @@ export async function openBlob(
     {
       finalPath,
       lockPath: lockPath(cacheDir, repo, blob.etag),
-      lockedPath: `${finalPath}.llmpt.incomplete`,
+      lockedPath: partialBlobPath(cacheDir, repo, blob.etag),
       uniquePath: (unique) => `${finalPath}.${unique}.incomplete`,
       sizeBytes: blob.sizeBytes,
       folder: cacheDir,

@@ -21,6 +21,7 @@ export interface ExchangeOptions {
   readonly errorOf: (error: unknown) => unknown
   /** Called once, when it is over. */
   readonly onEnd: () => void
+  readonly giveBack: (bytes: Uint8Array) => void
 }
 
 /** Sends a request. @throws What `errorOf` makes of a failure before the answer's header. */
@@ -81,6 +82,7 @@ class Exchange implements Dispatcher.DispatchHandler, AsyncIterator<Uint8Array[]
       status,
       headers: joined,
       batches: { [Symbol.asyncIterator]: () => this },
+      giveBack: this.#options.giveBack,
       discard: () => this.#discard(),
       destroy: () => this.#giveUp(new Error('nobody reads this body')),
     })

@@ -48,6 +48,8 @@ export interface RangeBody {
    * Each time all that has come since the last time. Can be read once. Leaving the loop early closes the connection.
    */
   readonly batches: AsyncIterable<Uint8Array[]>
+  /** See `HubResponse.giveBack`. */
+  giveBack(bytes: Uint8Array): void
   /** Closes the connection of a body that will not be read. Idempotent. */
   cancel(): void
 }
@@ -248,7 +250,14 @@ async function settled(work: Promise<void>, signal: AbortSignal | undefined): Pr
 }
 
 function emptyRange(at: number, totalBytes: number): RangeBody {
-  return { start: at, end: at, totalBytes, batches: noBytes(), cancel: () => undefined }
+  return {
+    start: at,
+    end: at,
+    totalBytes,
+    batches: noBytes(),
+    giveBack: () => undefined,
+    cancel: () => undefined,
+  }
 }
 
 async function* noBytes(): AsyncGenerator<Uint8Array[]> {}
@@ -283,6 +292,7 @@ function rangeBody(answer: Answer, wanted: Wanted, totalBytes: number): RangeBod
     end: sent.end,
     totalBytes,
     batches: exactly(response.batches, sent.end - sent.start, url),
+    giveBack: response.giveBack,
     cancel: () => response.destroy(),
   }
 }

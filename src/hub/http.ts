@@ -10,6 +10,7 @@ import { messageOf } from '../log.ts'
 import { exchange } from './exchange.ts'
 import { OriginPauses } from './origin-pauses.ts'
 import { OriginSlots, type ReleaseSlot } from './origin-slots.ts'
+import { ReadSlabs } from './read-slabs.ts'
 
 /** Patience and limits of the connections. */
 export interface HubHttpOptions {
@@ -55,6 +56,8 @@ export interface HubResponse {
   readonly headers: Readonly<Record<string, string | undefined>>
   /** The body, each time all that has come since the last time; never nothing. Can be read once. */
   readonly batches: AsyncIterable<Uint8Array[]>
+  /** Nobody reads `bytes`, which came in a batch, any more, nor what came before them: their memory is used again. */
+  giveBack(bytes: Uint8Array): void
   /** Gives the connection back, or closes it when much is left to read. */
   discard(): void
   /** Closes the connection at once. */
@@ -111,7 +114,7 @@ export class HubHttp implements AsyncDisposable {
     try {
       if (this.#closing !== undefined) throw closedError(url)
       this.#client ??= loadClient(this.#options)
-      const { content, questions } = await this.#client
+      const { content, questions, slabs } = await this.#client
       signal?.throwIfAborted()
       const { pathname, search } = new URL(url)
       const asking = exchange(
@@ -122,7 +125,12 @@ export class HubHttp implements AsyncDisposable {
           method,
           headers: { 'user-agent': userAgent, ...request.headers },
         },
-        { signal, onEnd: release, errorOf: (error) => connectionError(error, url, signal) },
+        {
+          signal,
+          onEnd: release,
+          errorOf: (error) => connectionError(error, url, signal),
+          giveBack: (bytes) => slabs.giveBack(bytes),
+        },
       )
       request.onStart?.()
       const response = await asking
@@ -184,6 +192,7 @@ export class HubHttp implements AsyncDisposable {
 }
 
 interface Client {
+  readonly slabs: ReadSlabs
   readonly content: EnvHttpProxyAgent
   readonly questions: EnvHttpProxyAgent
 }
@@ -192,15 +201,21 @@ const userAgent = `llmpt-native; node/${process.versions.node}`
 
 async function loadClient(options: HubHttpOptions): Promise<Client> {
   const undici = await import('undici')
+  const slabs = new ReadSlabs()
+  const connect = { timeout: options.connectTimeoutMs ?? 10_000 }
   const shared = {
-    connect: { timeout: options.connectTimeoutMs ?? 10_000 },
     headersTimeout: options.headersTimeoutMs ?? 10_000,
     bodyTimeout: options.bodyTimeoutMs ?? 10_000,
   }
   return {
-    // Without a limit of its own: the slots are the limit, and whoever has one must not wait here again.
-    content: new undici.EnvHttpProxyAgent(shared),
-    questions: new undici.EnvHttpProxyAgent(shared),
+    slabs,
+    // Without a limit of its own: the slots are the limit, and whoever has one must not wait here again. Connections
+    // through a proxy are made by undici itself.
+    content: new undici.EnvHttpProxyAgent({
+      ...shared,
+      connect: slabs.connector(undici.buildConnector, connect),
+    }),
+    questions: new undici.EnvHttpProxyAgent({ ...shared, connect }),
   }
 }
 

@@ -40,6 +40,8 @@ export function sessionSettings(options: SwarmOptions): SessionSettings {
     // What is queued at a slow peer when a faster one turns up comes late or twice.
     request_queue_time: 1,
     smooth_connects: false,
+    // A seed whose connection breaks must be back before the download gives it up.
+    min_reconnect_time: 2,
     // A small torrent takes five ticks from add to finish; the default tick is 500 ms.
     tick_interval: 100,
     // HTTP may hand pieces back near the end; the seeds must still be there then.

@@ -3,10 +3,12 @@
  * in it by info hash. Downloads and seeds share it, so that a finished download goes on seeding in place.
  */
 import { dirname } from 'node:path'
+import { log, messageOf } from '../log.ts'
 import type { UnfinishedPiece } from '../native/alerts.ts'
 import type { NativeAddon } from '../native/binding.ts'
 import { Session, type Torrent } from '../native/session.ts'
 import type { InfoHash, PeerAddress } from '../values.ts'
+import { LastWords } from './last-words.ts'
 import { type SwarmOptions, sessionSettings } from './settings.ts'
 
 export type { SwarmOptions } from './settings.ts'
@@ -46,10 +48,16 @@ export interface JoinOptions {
   readonly progress?: Progress | undefined
 }
 
+/** How long trackers may take to answer the last announce but one before it is the last. */
+const lastWordsMs = 1_000
+
 export class Swarm implements AsyncDisposable {
   readonly #addon: NativeAddon
   readonly #options: SwarmOptions
   readonly #members = new Map<InfoHash, Promise<Torrent>>()
+  readonly #lastWords = new Map<Torrent, LastWords>()
+  /** Complete torrents that go as soon as trackers can be told. */
+  readonly #retiring = new Map<InfoHash, Torrent>()
   #session: Session | undefined
   #closing: Promise<void> | undefined
 
@@ -81,6 +89,8 @@ export class Swarm implements AsyncDisposable {
    * @throws {NativeError} When libtorrent refuses it.
    */
   async join(offer: TorrentOffer, options: JoinOptions): Promise<Torrent | undefined> {
+    const retiring = this.#retiring.get(offer.infoHash)
+    if (retiring !== undefined) await this.leave(retiring)
     if (this.#members.has(offer.infoHash)) return undefined
     const adding = this.session.addTorrent({
       torrentFile: offer.torrentFile,
@@ -103,7 +113,10 @@ export class Swarm implements AsyncDisposable {
     })
     this.#members.set(offer.infoHash, adding)
     try {
-      return await adding
+      const torrent = await adding
+      if (options.mode === 'download')
+        this.#lastWords.set(torrent, new LastWords(torrent, offer.announceUrls))
+      return torrent
     } catch (error) {
       this.#members.delete(offer.infoHash)
       throw error
@@ -114,13 +127,37 @@ export class Swarm implements AsyncDisposable {
   async leave(torrent: Torrent): Promise<void> {
     // A session that closes takes its torrents along.
     if (this.#closing !== undefined) return await this.#closing
+    if (this.#retiring.get(torrent.infoHash) === torrent) this.#retiring.delete(torrent.infoHash)
+    this.#lastWords.delete(torrent)
     await torrent.remove().finally(() => this.#members.delete(torrent.infoHash))
+  }
+
+  /**
+   * Takes a torrent whose file is complete out of its swarm when its trackers can be told, a moment later at most. Until
+   * then it gives, and never writes.
+   */
+  retire(torrent: Torrent): void {
+    if (this.#closing !== undefined || torrent.isRemoved) return
+    torrent.setFlags({ upload_mode: true })
+    this.#retiring.set(torrent.infoHash, torrent)
+    const told = this.#lastWords.get(torrent)?.answered(lastWordsMs) ?? Promise.resolve()
+    told
+      .then(async () => {
+        // Somebody who came for the same torrent may have ended it.
+        if (this.#retiring.get(torrent.infoHash) === torrent) await this.leave(torrent)
+      })
+      .catch((error) => log.debug(`leaving a swarm: ${messageOf(error)}`))
   }
 
   /** Idempotent. Tells the trackers, joins libtorrent's threads. */
   close(): Promise<void> {
-    this.#closing ??= this.#session?.close() ?? Promise.resolve()
+    this.#closing ??= this.#end()
     return this.#closing
+  }
+
+  async #end(): Promise<void> {
+    await Promise.all([...this.#lastWords.values()].map((each) => each.answered(lastWordsMs)))
+    await this.#session?.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,8 +1,9 @@
 /** The digests of a download, computed while it arrives: they are ready a moment after its last byte. */
-import { createHash, type Hash } from 'node:crypto'
+import type { Hash } from 'node:crypto'
 import { closeSync, constants, fstatSync, openSync, read } from 'node:fs'
 import { promisify } from 'node:util'
 import { NativeError } from '../errors.ts'
+import { contentHash } from '../hub/content-hash.ts'
 import type { NativeAddon } from '../native/binding.ts'
 import { FileDigest, type FileDigestOptions, type FollowedDigests } from '../native/file-digest.ts'
 import { asInfoHash, type InfoHash } from '../values.ts'
@@ -29,7 +30,7 @@ export interface PrefixDigest {
    * @throws {RangeError} When `endBytes` is below an earlier one, or above the file's size.
    */
   advance(endBytes: number): void
-  /** How many bytes from the beginning are in the digests. */
+  /** How many bytes from the beginning are in the digests, or were read on their way into them. */
   readonly hashedBytes: number
   /**
    * Settles when the whole file was hashed; for an empty one at once. Nobody needs to listen, and it does not keep
@@ -108,9 +109,8 @@ class NodeDigest implements PrefixDigest {
     requireWithin('sizeBytes', sizeBytes, 0, Number.MAX_SAFE_INTEGER)
     this.#path = path
     this.#sizeBytes = sizeBytes
-    this.#sha256 = options.sha256 ? createHash('sha256') : undefined
-    // git hashes a header before the content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-    this.#gitSha1 = options.gitSha1 ? createHash('sha1').update(`blob ${sizeBytes}\0`) : undefined
+    this.#sha256 = options.sha256 ? contentHash('sha256', sizeBytes) : undefined
+    this.#gitSha1 = options.gitSha1 ? contentHash('git-sha1', sizeBytes) : undefined
     this.finished = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject

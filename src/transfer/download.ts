@@ -23,10 +23,11 @@ import type { TorrentFinder } from './find-torrent.ts'
 import { Journal } from './journal.ts'
 import { LiveFile } from './live-file.ts'
 import { PartialFile } from './partial-file.ts'
+import { leftIn, raceInPartial } from './partial-race.ts'
 import { PieceMap } from './piece-map.ts'
 import { type Plan, planDownload, type RacePolicy } from './plan.ts'
-import { noBytes, type Phase } from './progress.ts'
-import { type ByteListener, type RaceOutcome, race, type TransferProgress } from './race.ts'
+import { noBytes, type Phase, type TransferProgress } from './progress.ts'
+import type { ByteListener, RaceOutcome } from './race.ts'
 import { type FinishedDigest, RunningDigest } from './running-digest.ts'
 import type { SwarmLeg } from './swarm-leg.ts'
 
@@ -246,10 +247,9 @@ class FileFetch {
     const { sizeBytes } = this.#request.file
     const pieceLength = pieceLengthFor(sizeBytes)
     const fresh = { map: new PieceMap(sizeBytes, pieceLength), unfinished: [] }
-    const left = await this.#journal?.load(sizeBytes, pieceLength)
+    const journal = this.#journal
+    const left = journal && (await leftIn(this.#slot.partialPath, journal, sizeBytes, pieceLength))
     if (left === undefined) return fresh
-    await using partial = await PartialFile.open(this.#slot.partialPath, true)
-    if ((await partial.sizeBytes()) < left.endBytes) return fresh
     this.#hasResumed = true
     return left
   }
@@ -261,15 +261,15 @@ class FileFetch {
   ): Promise<RaceOutcome> {
     const { file, source, signal } = this.#request
     const { deps, plan } = { deps: this.#deps, plan: this.#plan }
-    const keeps = !map.isEmpty || unfinished.length > 0
-    await using partial = await PartialFile.open(this.#slot.partialPath, keeps)
-    this.#journal?.begin(map, unfinished)
-    if (this.#live !== undefined) this.#request.onLive?.(this.#live)
     try {
-      return await race({
+      return await raceInPartial({
+        partialPath: this.#slot.partialPath,
+        journal: this.#journal,
         map,
         unfinished,
-        file: partial,
+        onOpen: () => {
+          if (this.#live !== undefined) this.#request.onLive?.(this.#live)
+        },
         open: plan.kind === 'fetch' && plan.http !== 'never' ? (range) => source.openRange(range) : undefined,
         freeSlots: source.freeSlots && (() => source.freeSlots?.() ?? 1),
         swarm: deps.swarm,
@@ -308,23 +308,15 @@ class FileFetch {
     return this.#offer
   }
 
-  #listener(map: PieceMap): ByteListener {
+  #listener(map: PieceMap): Partial<ByteListener> {
     return {
-      piece: (piece, source) => {
-        this.#journal?.piece(piece, source)
-        this.#live?.changed()
-      },
-      written: ({ start, end }) => {
-        this.#journal?.written(start, end)
-        this.#live?.changed()
-      },
+      piece: () => this.#live?.changed(),
+      written: () => this.#live?.changed(),
       takenBack: (piece, source) => {
-        this.#journal?.takenBack(piece)
         // The Hub's own bytes are what a reader would have got without us, though its torrent disputes them.
         if (source === 'p2p') this.#live?.retract(piece)
         this.#digest.takenBack(map.offsetOf(piece))
       },
-      unfinished: (pieces) => this.#journal?.unfinished(pieces),
       final: (endBytes) => this.#digest.advance(endBytes),
     }
   }

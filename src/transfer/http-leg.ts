@@ -25,6 +25,8 @@ export interface OpenedRange {
   readonly end?: number | undefined
   /** Each time all that has come since the last time. */
   readonly batches: AsyncIterable<Uint8Array[]>
+  /** Told of what was written: nobody reads `bytes` any more, nor what came before them. */
+  readonly giveBack?: ((bytes: Uint8Array) => void) | undefined
 }
 
 /**
@@ -134,6 +136,11 @@ export class HttpLeg {
 
   get bytesPerSecond(): number {
     return this.isRunning ? this.#rate.bytesPerSecond : 0
+  }
+
+  /** Before this nothing is asked for, after a failure or because the server said so. On the clock of `nowMs`. */
+  get notBeforeMs(): number {
+    return this.#notBeforeMs
   }
 
   /** Bytes of payload received, also those that were of no use. */
@@ -308,16 +315,21 @@ export class HttpLeg {
     let at = answer.start
     let pending: Uint8Array[] = []
     let pendingBytes = 0
+    let held: Uint8Array[] = []
     let writtenMs = this.#options.nowMs()
     let writing: Promise<void> = Promise.resolve()
     const flush = async (): Promise<void> => {
       await writing
       const chunks = pending
+      const written = held
       const start = at - pendingBytes
       pending = []
       pendingBytes = 0
+      held = []
       writtenMs = this.#options.nowMs()
-      writing = this.#write(run, start, chunks)
+      writing = this.#write(run, start, chunks).finally(() => {
+        for (const bytes of written) answer.giveBack?.(bytes)
+      })
       // It is awaited before the next one; until then nobody listens.
       writing.catch(() => {})
     }
@@ -330,6 +342,7 @@ export class HttpLeg {
           const chunk = received.subarray(skip, skip + Math.max(0, run.end - at))
           if (chunk.length === 0) continue
           pending.push(chunk)
+          held.push(received)
           pendingBytes += chunk.length
           at += chunk.length
         }

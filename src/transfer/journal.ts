@@ -8,6 +8,8 @@
  *     b 32768 65536    HTTP wrote these bytes of pieces that are not complete
  *     u 18 ff00        blocks of piece 18 that peers brought, most significant bit first
  *     f 17             piece 17 was taken back
+ *
+ * One that has grown long is written anew in its shortest form, beside itself, while the download goes on.
  */
 import { createHash } from 'node:crypto'
 import {
@@ -23,7 +25,7 @@ import {
   writeFileSync,
   writeSync,
 } from 'node:fs'
-import { readFile, rm } from 'node:fs/promises'
+import { open, readFile, rm } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import * as v from 'valibot'
 import { log, messageOf } from '../log.ts'
@@ -46,8 +48,11 @@ export interface Leftover {
   readonly endBytes: number
 }
 
-/** A journal of a file nobody has written to for longer is dropped with it. */
+/** No journal of ours gets this long; what is longer is not read. */
 const maxJournalBytes = 64 * 1024 * 1024
+/** From here on a journal is written anew, and when it has grown to this many times its shortest form. */
+const longBytes = 8 * 1024 * 1024
+const longRatio = 4
 
 /** Where the journal of a partial file is. */
 export function journalPath(stateDir: string, partialPath: string): string {
@@ -61,7 +66,7 @@ export const journalKeptMs: number = 7 * 24 * 60 * 60 * 1000
 /** Removes the journal of a partial file that is gone. */
 export async function removeJournal(stateDir: string, partialPath: string): Promise<void> {
   const path = journalPath(stateDir, partialPath)
-  for (const each of [path, draftOf(path)]) await rm(each, { force: true }).catch(() => {})
+  for (const each of [path, draftOf(path), shortFormOf(path)]) await rm(each, { force: true }).catch(() => {})
 }
 
 /**
@@ -116,6 +121,11 @@ function draftOf(path: string): string {
   return `${path}.new`
 }
 
+/** Where a running journal is written anew. Another name than that of a beginning, which does not wait for it. */
+function shortFormOf(path: string): string {
+  return `${path}.short`
+}
+
 export class Journal {
   readonly #path: string
   readonly #partialPath: string
@@ -123,6 +133,14 @@ export class Journal {
   #fd: number | undefined
   #lines: string[] = []
   #isBroken = false
+  /** What the download has, as it goes on; absent before the beginning. */
+  #map: PieceMap | undefined
+  #sizeBytes = 0
+  /** At which length it is written anew. */
+  #longBytes = longBytes
+  /** What was noted since the short form in the making; `undefined` when none is, or nobody wants it any more. */
+  #since: string[] | undefined
+  #shortening: Promise<void> | undefined
   readonly #unfinished = new Map<number, string>()
 
   /**
@@ -153,9 +171,32 @@ export class Journal {
     }
   }
 
-  /** Begins anew with what is there. Never throws: without a journal a crash costs bandwidth, not the download. */
+  /**
+   * Begins anew with what is there. Never throws: without a journal a crash costs bandwidth, not the download.
+   *
+   * @param map Goes on saying what is there: a journal that has grown long is written anew from it.
+   */
   begin(map: PieceMap, unfinished: readonly UnfinishedPiece[] = []): void {
     this.close()
+    this.#map = map
+    this.#unfinished.clear()
+    for (const { piece, blocks } of unfinished) this.#unfinished.set(piece, hexOf(blocks))
+    const text = this.#shortForm(map)
+    const draft = draftOf(this.#path)
+    try {
+      mkdirSync(dirname(this.#path), { recursive: true })
+      writeFileSync(draft, text)
+      renameSync(draft, this.#path)
+      this.#fd = openSync(this.#path, 'a')
+      this.#isBroken = false
+      this.#grewTo(text.length, text.length)
+    } catch (error) {
+      this.#giveUp(error)
+      removeQuietly(draft)
+    }
+  }
+
+  #shortForm(map: PieceMap): string {
     const { sizeBytes, pieceLength } = map
     const header = {
       version: 2,
@@ -168,21 +209,9 @@ export class Journal {
       JSON.stringify(header),
       ...[...map.present()].map((piece) => `p ${piece} ${map.sourceOf(piece)}`),
       ...[...map.writtenRuns()].map(([start, end]) => `b ${start} ${end}`),
-      ...unfinished.map(({ piece, blocks }) => `u ${piece} ${hexOf(blocks)}`),
+      ...[...this.#unfinished].map(([piece, hex]) => `u ${piece} ${hex}`),
     ]
-    const draft = draftOf(this.#path)
-    try {
-      mkdirSync(dirname(this.#path), { recursive: true })
-      writeFileSync(draft, `${lines.join('\n')}\n`)
-      renameSync(draft, this.#path)
-      this.#fd = openSync(this.#path, 'a')
-      this.#isBroken = false
-    } catch (error) {
-      this.#giveUp(error)
-      removeQuietly(draft)
-    }
-    this.#unfinished.clear()
-    for (const { piece, blocks } of unfinished) this.#unfinished.set(piece, hexOf(blocks))
+    return `${lines.join('\n')}\n`
   }
 
   /** Whether peers brought parts of pieces that are not complete. */
@@ -214,7 +243,7 @@ export class Journal {
     }
   }
 
-  /** Deletes it: the file is complete, or worth nothing. */
+  /** Deletes it: the file is complete, or worth nothing. A short form in the making deletes itself; nobody waits for it. */
   async remove(): Promise<void> {
     this.close()
     await rm(this.#path, { force: true }).catch(() => {})
@@ -223,6 +252,7 @@ export class Journal {
   /** Idempotent. Everything noted is on disk. */
   close(): void {
     this.#flush()
+    this.#since = undefined
     if (this.#fd !== undefined) closeSync(this.#fd)
     this.#fd = undefined
   }
@@ -239,16 +269,78 @@ export class Journal {
     this.#lines = []
     try {
       writeSync(this.#fd, text)
+      this.#since?.push(text)
+      this.#sizeBytes += text.length
     } catch (error) {
       this.#giveUp(error)
     }
+    if (this.#sizeBytes >= this.#longBytes) this.#shorten()
+  }
+
+  #grewTo(sizeBytes: number, shortBytes: number): void {
+    this.#sizeBytes = sizeBytes
+    this.#longBytes = Math.max(longBytes, longRatio * shortBytes)
+  }
+
+  /** One at a time: a beginning does not wait for the one it has made useless. */
+  #shorten(): void {
+    const map = this.#map
+    if (this.#shortening !== undefined || this.#fd === undefined || map === undefined) return
+    this.#shortening = this.#rewrite(map).finally(() => {
+      this.#shortening = undefined
+    })
+  }
+
+  /** What is noted while the short form goes to disk is in the old file as well, until the new one has its name. */
+  async #rewrite(map: PieceMap): Promise<void> {
+    const since: string[] = []
+    this.#since = since
+    const path = shortFormOf(this.#path)
+    try {
+      const text = this.#shortForm(map)
+      await writeDurably(path, text, () => this.#since === since)
+      if (this.#since === since) this.#replace(path, text, since.join(''))
+    } catch (error) {
+      log.debug(`cannot write the journal ${this.#path} anew: ${messageOf(error)}`)
+      this.#longBytes = this.#sizeBytes + longBytes
+    } finally {
+      if (this.#since === since) this.#since = undefined
+      removeQuietly(path)
+    }
+  }
+
+  /** In one turn: nothing is noted in between. */
+  #replace(path: string, text: string, since: string): void {
+    const fd = openSync(path, 'a')
+    try {
+      writeSync(fd, since)
+      renameSync(path, this.#path)
+    } catch (error) {
+      closeSync(fd)
+      throw error
+    }
+    if (this.#fd !== undefined) closeSync(this.#fd)
+    this.#fd = fd
+    this.#grewTo(text.length + since.length, text.length)
   }
 
   #giveUp(error: unknown): void {
     if (!this.#isBroken) log.debug(`cannot write the journal ${this.#path}: ${messageOf(error)}`)
     this.#isBroken = true
+    this.#since = undefined
     if (this.#fd !== undefined) closeSync(this.#fd)
     this.#fd = undefined
+  }
+}
+
+/** After a loss of power too, the name leads to all of it: a file system may bring the rename to disk before the bytes. */
+async function writeDurably(path: string, text: string, isWanted: () => boolean): Promise<void> {
+  const handle = await open(path, 'w')
+  try {
+    await handle.writeFile(text)
+    if (isWanted()) await handle.sync()
+  } finally {
+    await handle.close()
   }
 }
 
@@ -271,7 +363,7 @@ function replay(map: PieceMap, lines: readonly string[]): Leftover {
       map.forget(piece)
       unfinished.delete(piece)
     } else if (kind === 'u' && isPiece && isBitsOf(second, map.lengthOf(piece))) {
-      if (!map.has(piece)) unfinished.set(piece, new Uint8Array(Buffer.from(second, 'hex')))
+      if (!map.has(piece)) unfinished.set(piece, bitsOf(second, map.lengthOf(piece)))
     } else if (kind === 'b') {
       const end = wholeNumber(second)
       const isRange = piece % blockBytes === 0 && end !== undefined && end > piece && end <= map.sizeBytes
@@ -306,6 +398,14 @@ function trailingZeros(bits: Uint8Array): number {
 function isBitsOf(hex: string, pieceBytes: number): boolean {
   const bytes = Math.ceil(Math.ceil(pieceBytes / blockBytes) / 8)
   return hex.length === 2 * bytes && /^[0-9a-f]+$/.test(hex)
+}
+
+/** Without bits past the end of the piece: libtorrent is not given any. */
+function bitsOf(hex: string, pieceBytes: number): Uint8Array {
+  const bits = new Uint8Array(Buffer.from(hex, 'hex'))
+  const spare = bits.length * 8 - Math.ceil(pieceBytes / blockBytes)
+  bits[bits.length - 1] = (bits.at(-1) ?? 0) & (0xff << spare)
+  return bits
 }
 
 function wholeNumber(text: string): number | undefined {

@@ -8,7 +8,7 @@
  */
 import { IntegrityError } from '../errors.ts'
 import { blockBytes, type PieceMap, type PieceSource } from './piece-map.ts'
-import type { Audience } from './race.ts'
+import type { Audience } from './readers.ts'
 
 export class LiveFile implements Audience {
   /** Where it lies while it grows; a descriptor opened here stays good when it gets its name. */

@@ -1,6 +1,14 @@
 /** What callers see of a running download. */
 import type { BytesBySource } from '../values.ts'
-import type { TransferProgress } from './race.ts'
+
+/** How far a transfer is. Rates in bytes per second; `bytes` counts what this call brought, and what was there before as cache. */
+export interface TransferProgress {
+  readonly sizeBytes: number
+  readonly bytes: BytesBySource
+  readonly httpRate: number
+  readonly p2pRate: number
+  readonly peers: number
+}
 
 export interface DownloadProgress {
   /** Files complete, and files in all. */

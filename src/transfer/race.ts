@@ -15,23 +15,16 @@ import { SwarmError } from '../errors.ts'
 import { log, messageOf } from '../log.ts'
 import type { UnfinishedPiece } from '../native/alerts.ts'
 import type { Swarm, TorrentOffer } from '../swarm/swarm.ts'
-import type { BytesBySource } from '../values.ts'
 import { Crowd } from './crowd.ts'
+import { Disputes } from './disputes.ts'
+import { chooseRange } from './http-choice.ts'
 import { type ByteRange, HttpLeg, type RangeOpener } from './http-leg.ts'
 import type { PartialFile } from './partial-file.ts'
 import type { PieceMap, PieceSource } from './piece-map.ts'
-import { decideHttp, type HttpMode, pickRange, type RacePolicy, type RaceView } from './plan.ts'
+import { decideHttp, type HttpMode, type RacePolicy, type RaceView } from './plan.ts'
+import type { TransferProgress } from './progress.ts'
+import { type Audience, Readers } from './readers.ts'
 import { SwarmLeg } from './swarm-leg.ts'
-import { TieCheck } from './tie-check.ts'
-
-/** How far a transfer is. Rates in bytes per second; `bytes` counts what this call brought, and what was there before as cache. */
-export interface TransferProgress {
-  readonly sizeBytes: number
-  readonly bytes: BytesBySource
-  readonly httpRate: number
-  readonly p2pRate: number
-  readonly peers: number
-}
 
 /** Hears what becomes of the file's bytes, in the order it happens. */
 export interface ByteListener {
@@ -45,16 +38,6 @@ export interface ByteListener {
   unfinished(pieces: readonly UnfinishedPiece[]): void
   /** No byte before `endBytes` will be written again, unless it is taken back first. */
   final(endBytes: number): void
-}
-
-/** Somebody who reads the file while it grows. */
-export interface Audience {
-  /** Missing bytes that somebody waits for. */
-  wanted(): readonly number[]
-  /** Says how to tell whether a piece's bytes on disk may be others a moment later. */
-  watch(isInFlux: (piece: number) => boolean): void
-  /** The torrent's bytes are the Hub's; says how to tell which pieces it has found right. */
-  trustPeers(isFoundRight: (piece: number) => boolean): void
 }
 
 export interface RaceOptions {
@@ -116,24 +99,17 @@ const rateKnownMs = 500
 const lastChecksMs = 1_000
 /** How long the swarm must have nothing to do before it fetches what HTTP is at, too. */
 const starvedMs = 300
-/** How often in a row the swarm is joined again without a new piece. */
-const maxUselessRejoins = 5
+/** How many times `stallMs` the swarm may be silent at most before it is joined again, however often that was no use. */
+const maxRejoinStalls = 4
 const normalPriority = 4
 const firstPriority = 7
 const lastPriority = 1
 /** How far ahead of HTTP peers are kept away. */
 const lookaheadMs = 2_000
-const smallRunBytes = 1024 * 1024
 /** What HTTP may bring before a swarm could be joined. */
 const briefBytes = 8 * 1024 * 1024
-/** What is not worth more than one request. */
-const smallRestBytes = 4 * 1024 * 1024
-/** A request of a crowd: small, so that a piece can be passed on soon. */
-const sliceBytes = 256 * 1024
 /** Requests at a time of each peer of a crowd: one on its way while the other arrives. */
 const sliceRuns = 2
-/** How many pieces from where somebody reads the swarm is to bring first. */
-const urgentPieces = 4
 
 /** Fetches every missing piece of `map` into `file`. @throws The last error of whoever failed last; the signal's reason. */
 export async function race(options: RaceOptions): Promise<RaceOutcome> {
@@ -151,19 +127,19 @@ class Race {
   readonly #inner = new AbortController()
   readonly #http: HttpLeg | undefined
   readonly #crowd: Crowd
-  /** What HTTP brought for a piece that the torrent refused, as a digest; such a piece is HTTP's until it is settled. */
-  readonly #refused = new Map<number, string>()
-  /** Pieces of HTTP that the torrent refused while another one was in dispute: they share its fate. */
-  readonly #suspected = new Set<number>()
+  readonly #readers: Readers | undefined
+  readonly #disputes = new Disputes()
+  #isReopening = false
   readonly #checks = new Set<Promise<void>>()
+  /** Pieces whose check, or what follows from it, is under way. */
+  readonly #checking = new Map<number, { leg: SwarmLeg }>()
+  /** Pieces HTTP was asked for, or wrote into. */
+  readonly #httpPieces = new Set<number>()
   #mode: HttpMode = 'rest'
   #swarm: SwarmState = { kind: 'none' }
   #swarmWasAsked = false
   #swarmError: Error | undefined
   #offer: TorrentOffer | undefined
-  #tie: TieCheck | undefined
-  /** The leg whose torrent is known to be right. */
-  #trusted: SwarmLeg | undefined
   #joining: Promise<void> = Promise.resolve()
   readonly #resumed: Record<PieceSource, number>
   #httpNext: readonly [first: number, end: number] = [0, 0]
@@ -176,6 +152,8 @@ class Race {
   #uselessRejoins = 0
   #changedMs: number
   #doneBytes = 0
+  /** What peers brought at most, since the last new piece, before they were left without another one. */
+  #uselessBytes = 0
   #ticks = 0
   #isTicking = false
   #notedMs: number
@@ -192,6 +170,21 @@ class Race {
     this.#resumed = options.map.bytes()
     this.#crowd = new Crowd(options.map, options.policy.orphanMs, this.#startedMs)
     if (options.open !== undefined && options.http !== 'never') this.#http = this.#newHttpLeg(options.open)
+    if (options.audience !== undefined) this.#readers = this.#newReaders(options.audience)
+  }
+
+  #newReaders(audience: Audience): Readers {
+    const { file, open } = this.#options
+    return new Readers({
+      audience,
+      map: this.#map,
+      file,
+      open,
+      isClaimed: (piece) => this.#http?.isClaimed(piece) ?? false,
+      nowMs: this.#nowMs,
+      signal: this.#inner.signal,
+      onContradiction: () => this.#track(this.#condemn()),
+    })
   }
 
   #newHttpLeg(open: RangeOpener): HttpLeg {
@@ -317,6 +310,7 @@ class Race {
     await this.#letHttpFinish(signal)
     if (signal.aborted) return
     await this.#enter(swarm, offer, this.#unfinished())
+    this.#changedMs = this.#nowMs()
   }
 
   async #enter(swarm: Swarm, offer: TorrentOffer, unfinished: readonly UnfinishedPiece[]): Promise<void> {
@@ -339,6 +333,7 @@ class Race {
     })
     if (signal.aborted) return await this.#abandon(leg)
     this.#swarm = leg === undefined ? { kind: 'none' } : { kind: 'joined', leg }
+    for (const piece of this.#httpPieces) if (!this.#map.has(piece)) leg?.share(piece, piece + 1)
     void this.#tick()
   }
 
@@ -374,19 +369,22 @@ class Race {
 
   /**
    * libtorrent sometimes bans an honest peer for what a liar sent of the same piece, and then has nobody. Bans end with the
-   * torrent's stay in the session: whoever has no other source joins again, without the blocks that may be rubbish. Peers
-   * bring at least a piece before they are banned, or it is no use to go on.
+   * torrent's stay in the session: whoever has no other source joins again, without the blocks that may be rubbish. It waits
+   * the longer for that the more often it was no use, so that a piece which takes its time is not thrown away each time.
    */
   #rejoinIfOutcast(): void {
     const leg = this.#leg()
     const { swarm } = this.#options
     const isAlone = this.#http === undefined || this.#http.failure !== undefined
     if (leg === undefined || swarm === undefined || !isAlone || leg.hashFailures === 0) return
-    if (this.#nowMs() - leg.progressMs < this.#policy.stallMs || this.#remainingBytes() === 0) return
-    if (this.#remainingBytes() < this.#outcastAtBytes) this.#uselessRejoins = 0
-    this.#outcastAtBytes = this.#remainingBytes()
+    const remainingBytes = this.#remainingBytes()
+    if (remainingBytes < this.#outcastAtBytes) this.#uselessRejoins = 0
+    const stalls = Math.min(2 ** this.#uselessRejoins, maxRejoinStalls)
+    const isStalled = this.#nowMs() - leg.progressMs >= this.#policy.stallMs * stalls
+    if (!isStalled || remainingBytes === 0) return
+    this.#outcastAtBytes = remainingBytes
     this.#uselessRejoins += 1
-    if (this.#uselessRejoins > maxUselessRejoins) return
+    this.#uselessBytes = Math.max(this.#uselessBytes, leg.newBytes)
     log.debug(`joining the swarm of ${leg.offer.infoHash} again: its peers were banned for what a liar sent`)
     const { offer } = leg
     this.#swarm = { kind: 'joining', offer }
@@ -403,8 +401,7 @@ class Race {
     this.#swarmError = error
     this.#swarm = { kind: 'none' }
     await this.#abandon(leg)
-    for (const piece of this.#suspected) if (this.#map.isFull(piece)) this.#have(piece, 'http')
-    this.#suspected.clear()
+    for (const piece of this.#disputes.end()) if (this.#map.isFull(piece)) this.#have(piece, 'http')
     await this.#tick()
   }
 
@@ -413,7 +410,6 @@ class Race {
     const leg = this.#leg()
     if (leg === undefined) return
     this.#swarm = { kind: 'none' }
-    this.#refused.clear()
     log.warn(`torrent ${leg.offer.infoHash} contradicts what the Hub serves; it will not be used again`)
     await this.#abandon(leg)
     for (const piece of [...this.#map.present()]) {
@@ -436,7 +432,7 @@ class Race {
   /** How much libtorrent should want a piece now. */
   #priorityOf(piece: number): number {
     if (this.#map.has(piece) || this.#map.isFull(piece)) return 0
-    if (this.#refused.has(piece) && this.#httpCan()) return 0
+    if (this.#disputes.isReserved(piece) && this.#httpCan()) return 0
     if (this.#http?.isClaimed(piece)) return this.#isStarved() ? lastPriority : 0
     if (this.#crowd.isThere) return this.#crowd.isForUs(piece) ? firstPriority : lastPriority
     const [first, end] = this.#httpNext
@@ -460,14 +456,8 @@ class Race {
   #whatHttpReaches(): readonly [first: number, end: number] {
     if (this.#http === undefined || !this.#http.isRunning || this.#mode !== 'all') return [0, 0]
     const bytes = (this.#http.bytesPerSecond * lookaheadMs) / 1000
-    const first = Math.max(this.#finalPiece, this.#wantedPiece() ?? 0)
+    const first = Math.max(this.#finalPiece, this.#readers?.wantedPiece ?? 0)
     return [first, first + Math.ceil(bytes / this.#map.pieceLength)]
-  }
-
-  /** The first piece that somebody waits for and no request is bringing. */
-  #wantedPiece(): number | undefined {
-    const wanted = (this.#options.audience?.wanted() ?? []).map((offset) => this.#map.pieceAt(offset))
-    return wanted.find((piece) => !this.#http?.isClaimed(piece)) ?? wanted[0]
   }
 
   /** Whether bytes on disk may be others a moment later. The Hub's, once more, are the same. */
@@ -478,40 +468,41 @@ class Race {
 
   // HTTP's side
 
-  /** What HTTP asks for next. */
+  /** What HTTP asks for next. The swarm hears of it before HTTP writes any of it. */
   #next(maxBytes: number): ByteRange | undefined {
-    const leg = this.#leg()
-    const busy = this.#busy(leg)
-    const isFree = (piece: number): boolean => !this.#http?.isClaimed(piece)
-    const disputed = this.#pick(0, smallRunBytes, (piece) => this.#refused.has(piece) && isFree(piece))
-    if (disputed !== undefined) return disputed
-    switch (this.#mode) {
-      case 'rest':
-        return undefined
-      case 'slice':
-        return this.#pick(this.#somewhere(), sliceBytes, (piece) => isFree(piece) && this.#isOurs(piece))
-      case 'scatter':
-        return this.#pick(this.#somewhere(), sliceBytes, isFree)
-      case 'all': {
-        const wanted = this.#wantedPiece()
-        const from = Math.max(this.#finalPiece, wanted ?? 0)
-        // Whatever a crowd is short of, the others are short of too, and may have it from us.
-        if (this.#isAmongCrowd()) return this.#pick(from, sliceBytes, isFree)
-        const remaining = this.#remainingBytes()
-        // Ever smaller shares towards the end, so that all requests end together; a small rest is not worth sharing.
-        const isSmallRest = !this.#http?.isRunning && remaining <= smallRestBytes
-        const size = isSmallRest ? remaining : Math.min(maxBytes, Math.max(smallRunBytes, remaining / 8))
-        return (
-          this.#pick(from, size, (piece) => isFree(piece) && (!busy.has(piece) || piece === wanted)) ??
-          // What peers are at, as a last resort: whoever is first wins.
-          this.#pick(from, smallRunBytes, isFree)
-        )
-      }
+    const range = this.#choose(maxBytes)
+    if (range !== undefined) this.#shareWithHttp(range)
+    return range
+  }
+
+  /** From here on libtorrent hashes what is in the file, not what its peers sent. */
+  #shareWithHttp(range: ByteRange): void {
+    const last = this.#map.pieceAt(range.end - 1)
+    for (let piece = this.#map.pieceAt(range.start); piece <= last; piece++) {
+      if (this.#httpPieces.has(piece)) continue
+      this.#httpPieces.add(piece)
+      this.#leg()?.share(piece, piece + 1)
     }
   }
 
-  #pick(from: number, maxBytes: number, mayTake: (piece: number) => boolean): ByteRange | undefined {
-    return pickRange({ map: this.#map, from, mayTake, maxBytes })
+  #choose(maxBytes: number): ByteRange | undefined {
+    const http = this.#http
+    const busy = this.#busy(this.#leg())
+    return chooseRange({
+      map: this.#map,
+      mode: this.#mode,
+      maxBytes,
+      remainingBytes: this.#remainingBytes(),
+      isAlone: !http?.isRunning,
+      isAmongCrowd: this.#isAmongCrowd(),
+      firstPiece: this.#finalPiece,
+      wantedPiece: this.#readers?.wantedPiece,
+      somewhere: () => this.#somewhere(),
+      isReserved: (piece) => this.#disputes.isReserved(piece),
+      isClaimed: (piece) => http?.isClaimed(piece) ?? false,
+      isOurs: (piece) => this.#isOurs(piece),
+      isBusy: (piece) => busy.has(piece),
+    })
   }
 
   #somewhere(): number {
@@ -551,6 +542,7 @@ class Race {
 
   #written(range: ByteRange): void {
     this.#options.listener.written(range)
+    this.#shareWithHttp(range) // A server that ignores ranges sends what nobody asked for.
     const last = this.#map.pieceAt(range.end - 1)
     for (let piece = this.#map.pieceAt(range.start); piece <= last; piece++) {
       if (this.#map.isFull(piece)) this.#full(piece)
@@ -567,7 +559,19 @@ class Race {
 
   /** Has the torrent check a piece from HTTP; whatever comes of it, the race goes on meanwhile. */
   #check(leg: SwarmLeg, piece: number): void {
-    void this.#track(this.#settle(leg, piece))
+    if (this.#disputes.isWaiting(piece) || this.#checking.get(piece)?.leg === leg) return
+    void this.#track(this.#exclusively(leg, piece, () => this.#settle(leg, piece)))
+  }
+
+  /** While `work` goes on, no check of the piece begins: bytes that are refused twice must have come twice to matter. */
+  async #exclusively(leg: SwarmLeg, piece: number, work: () => Promise<void>): Promise<void> {
+    const holder = { leg }
+    this.#checking.set(piece, holder)
+    try {
+      await work()
+    } finally {
+      if (this.#checking.get(piece) === holder) this.#checking.delete(piece)
+    }
   }
 
   /** The race does not end before this has. */
@@ -581,54 +585,54 @@ class Race {
 
   async #settle(leg: SwarmLeg, piece: number): Promise<void> {
     const verdict = await leg.give(piece)
-    if (this.#inner.signal.aborted) return
-    if (verdict === 'accepted') {
-      this.#refused.delete(piece)
-      this.#checkSuspected()
-    } else if (verdict === 'rejected') await this.#dispute(leg, piece)
-    else if (this.#map.isFull(piece)) {
-      // What libtorrent has not checked it may still write to.
-      if (this.#leg() === leg)
-        await this.#loseSwarm(new SwarmError('libtorrent does not check what it was given'))
-      this.#have(piece, 'http')
-    }
-  }
-
-  /** Once can be a bad connection, a damaged file, or a peer's bad blocks: the piece is fetched again, by HTTP alone. */
-  async #dispute(leg: SwarmLeg, piece: number): Promise<void> {
-    if (this.#leg() !== leg) return
-    // One at a time: a torrent that is wrong may be wrong everywhere, and what HTTP brought is not to come twice.
-    const before = this.#refused.get(piece)
-    if (before === undefined && this.#refused.size > 0) {
-      this.#suspected.add(piece)
+    if (this.#inner.signal.aborted || verdict === 'accepted') return
+    if (!this.#map.has(piece) && !this.#map.isFull(piece)) return
+    if (this.#leg() === leg && verdict === 'rejected') {
+      if (this.#disputes.admit(piece, this.#httpCan())) await this.#dispute(leg, piece)
       return
     }
-    this.#refused.set(piece, before ?? '')
+    if (!this.#map.isFull(piece)) return
+    // What libtorrent has not checked it may still write to.
+    if (this.#leg() === leg)
+      await this.#loseSwarm(new SwarmError('libtorrent does not check what it was given'))
+    // What a torrent says that was left says nothing any more.
+    this.#full(piece)
+  }
+
+  /** Once can be a bad connection, a damaged file, or a peer's bad blocks: the piece is fetched again. */
+  async #dispute(leg: SwarmLeg, piece: number): Promise<void> {
     const digest = createHash('sha256')
       .update(await this.#readPiece(piece))
       .digest('hex')
-    if (before !== digest) {
+    if (this.#inner.signal.aborted) return
+    const isOurs = this.#leg() === leg
+    if (isOurs && !this.#disputes.isRepeated(piece, digest)) {
       this.#takeBack(piece)
-      if (this.#httpCan()) this.#refused.set(piece, digest)
-      else this.#refused.delete(piece)
-      this.#checkSuspected()
+      if (!this.#httpCan()) this.#disputes.settle(piece, false)
       this.#http?.pump()
       this.#prioritize()
       return
     }
-    await this.#condemn()
+    if (isOurs) await this.#condemn()
     if (this.#map.isFull(piece)) this.#have(piece, 'http')
   }
 
-  /** The torrent is right about the piece in dispute: perhaps about these as well. */
-  #checkSuspected(): void {
-    if (this.#refused.size > 0) return
-    const pieces = [...this.#suspected]
-    this.#suspected.clear()
-    for (const piece of pieces) {
-      const leg = this.#leg()
-      if (leg !== undefined) this.#check(leg, piece)
-      else if (this.#map.isFull(piece)) this.#have(piece, 'http')
+  /** What waited for the outcome of a dispute is disputed itself. One after the other: each is read as a whole. */
+  #reopen(): void {
+    if (!this.#isReopening && this.#disputes.anyWaits) void this.#track(this.#disputeNext())
+  }
+
+  async #disputeNext(): Promise<void> {
+    this.#isReopening = true
+    try {
+      for (;;) {
+        const leg = this.#leg()
+        const piece = leg && this.#disputes.admitNext(this.#httpCan())
+        if (leg === undefined || piece === undefined || this.#inner.signal.aborted) return
+        await this.#exclusively(leg, piece, () => this.#dispute(leg, piece))
+      }
+    } finally {
+      this.#isReopening = false
     }
   }
 
@@ -637,7 +641,9 @@ class Race {
   #have(piece: number, source: PieceSource): void {
     if (source === 'p2p' && (this.#map.isStarted(piece) || this.#http?.isWriting(piece))) this.#isMixed = true
     if (!this.#map.mark(piece, source)) return
-    if (this.#refused.delete(piece)) this.#checkSuspected()
+    if (source === 'http' && !this.#leg()?.hasSeen(piece)) this.#disputes.suspend(piece)
+    else this.#disputes.settle(piece, source === 'http')
+    this.#reopen()
     this.#options.listener.piece(piece, source)
     this.#advanceFinal()
     if (this.#map.isComplete) this.#finish()
@@ -662,7 +668,7 @@ class Race {
   /** What HTTP brought while nobody was there to see it, now that somebody is. */
   #catchUp(leg: SwarmLeg): void {
     for (const piece of this.#map.present()) {
-      if (!leg.hasSeen(piece)) this.#check(leg, piece)
+      if (!leg.hasSeen(piece) && !this.#disputes.isWaiting(piece)) this.#check(leg, piece)
     }
   }
 
@@ -755,11 +761,12 @@ class Race {
       if (http.lastError !== undefined) this.#askForTorrent()
     }
     this.#rejoinIfOutcast()
+    this.#reopen()
     this.#share()
     this.#prioritize()
-    this.#serveAudience()
+    this.#serveReaders()
     if (this.#nobodyIsLeft()) this.#finish(http?.failure ?? this.#swarmError ?? this.#noSwarm())
-    else if (this.#nowMs() - this.#changedMs > this.#options.patienceMs && !http?.isRunning) {
+    else if (this.#isOutOfPatience()) {
       this.#finish(
         http?.failure ??
           http?.lastError ??
@@ -797,57 +804,31 @@ class Race {
   }
 
   /** Pieces that readers wait for come first, from both hands. */
-  #serveAudience(): void {
-    const { audience, open, file } = this.#options
+  #serveReaders(): void {
     const leg = this.#leg()
-    if (audience === undefined) return
-    const wanted = audience.wanted()
-    this.#makeRoom(wanted)
-    if (leg === undefined) return
-    const trust = (): void => {
-      if (this.#trusted !== leg) audience.trustPeers((piece) => leg.hasSeen(piece))
-      this.#trusted = leg
-    }
-    if (leg.offer.isTied) trust()
-    else if (wanted.length > 0 && open !== undefined && this.#tie?.leg !== leg) {
-      this.#tie = new TieCheck({
-        map: this.#map,
-        file,
-        leg,
-        open,
-        signal: this.#inner.signal,
-        nowMs: this.#nowMs,
-        onTied: trust,
-        onContradiction: () => this.#track(this.#condemn()),
-      })
-    }
-    const urgent = [...(this.#tie?.wanted() ?? [])]
-    for (const offset of wanted) {
-      const first = this.#map.pieceAt(offset)
-      for (let piece = first; piece < Math.min(first + urgentPieces, this.#map.count); piece++)
-        urgent.push(piece)
-    }
-    urgent.forEach((piece, rank) => {
-      if (!this.#map.has(piece)) leg.hurry(piece, rank * 100)
-    })
-    this.#tie?.step()
+    const spare = this.#mode === 'all' ? this.#readers?.spare(leg) : undefined
+    if (spare !== undefined) this.#http?.makeRoom(spare)
+    if (leg !== undefined) this.#readers?.serve(leg)
   }
 
-  /** Where somebody waits for bytes that no peer of a trusted torrent has, HTTP begins at once. */
-  #makeRoom(wanted: readonly number[]): void {
-    const leg = this.#leg()
-    const isComing = (piece: number): boolean =>
-      this.#http?.isClaimed(piece) ||
-      (leg !== undefined && leg === this.#trusted && (leg.availability[piece] ?? 0) > 0)
-    if (this.#mode !== 'all' || wanted.every((offset) => isComing(this.#map.pieceAt(offset)))) return
-    this.#http?.makeRoom(({ start, end }) => !wanted.some((offset) => offset >= start && offset < end))
+  #isOutOfPatience(): boolean {
+    const http = this.#http
+    if (http?.isRunning) return false
+    const endMs = this.#changedMs + this.#options.patienceMs
+    // There is no use in waiting for a server that wants a pause until after that.
+    const isFutile = http !== undefined && http.notBeforeMs > endMs && !this.#swarmMay()
+    return isFutile || this.#nowMs() > endMs
   }
 
   #nobodyIsLeft(): boolean {
-    const swarmCan = this.#swarm.kind !== 'none'
-    const swarmMay =
-      !this.#swarmWasAsked && this.#options.swarm !== undefined && this.#options.swarmStart !== 'never'
-    return !this.#httpCan() && !swarmCan && !swarmMay
+    return !this.#httpCan() && !this.#swarmMay()
+  }
+
+  /** Whether there is a swarm, or may be one yet. */
+  #swarmMay(): boolean {
+    const { swarm, swarmStart } = this.#options
+    const mayAsk = !this.#swarmWasAsked && swarm !== undefined && swarmStart !== 'never'
+    return this.#swarm.kind !== 'none' || mayAsk
   }
 
   #httpCan(): boolean {
@@ -886,8 +867,11 @@ class Race {
     const leg = this.#leg()
     const bytes = this.#map.bytes()
     const done = bytes.http + bytes.p2p
+    if (done !== this.#doneBytes) this.#uselessBytes = 0
     if (done !== this.#doneBytes || this.#http?.isRunning) this.#changedMs = this.#nowMs()
-    this.#changedMs = Math.max(this.#changedMs, leg?.progressMs ?? 0)
+    // Liars send the same rubbish each time the swarm is joined again.
+    else if (leg !== undefined && leg.newBytes > this.#uselessBytes)
+      this.#changedMs = Math.max(this.#changedMs, leg.progressMs)
     this.#doneBytes = done
     const resumed = Math.min(done, this.#resumed.http + this.#resumed.p2p)
     onProgress?.({

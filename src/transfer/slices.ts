@@ -17,29 +17,6 @@ export function newSliceId(): string {
   return randomBytes(8).toString('hex')
 }
 
-/**
- * The id that a piece belongs to. Neither the order of `ids` nor ids that occur twice matter.
- *
- * @param ids At least one; each 16 lower-case hex digits.
- * @throws {RangeError} For no ids, or a piece that is not an integer from 0.
- * @throws {TypeError} For what is not an id.
- */
-export function ownerOf(piece: number, ids: readonly string[]): string {
-  if (!Number.isSafeInteger(piece) || piece < 0) throw new RangeError(`not a piece: ${piece}`)
-  let owner: string | undefined
-  let highest = -1
-  for (const id of ids) {
-    const [high, low] = toWords(id)
-    const weight = weightOf(high, low, piece)
-    if (weight > highest || (weight === highest && owner !== undefined && id < owner)) {
-      owner = id
-      highest = weight
-    }
-  }
-  if (owner === undefined) throw new RangeError('no ids to choose the owner from')
-  return owner
-}
-
 /** The pieces of one torrent that are ours. Work is done when the set of ids changes, in proportion to what changed. */
 export class SliceMap {
   readonly #own: string

@@ -5,7 +5,7 @@
  */
 import { dirname } from 'node:path'
 import { getSystemErrorName } from 'node:util'
-import { CacheError, SwarmError } from '../errors.ts'
+import { CacheError, NativeError, SwarmError } from '../errors.ts'
 import { asCacheError } from '../hub/cache-files.ts'
 import {
   type Alert,
@@ -58,6 +58,8 @@ export class SwarmLeg {
   readonly #options: SwarmLegOptions
   readonly #rate: RateWindow
   readonly #priorities: Uint8Array
+  /** Pieces whose answer is still to come; alerts of them may be about what peers brought. */
+  readonly #announced = new Set<number>()
   /** Pieces from elsewhere: libtorrent finds them right, the swarm did not bring them. */
   readonly #given = new Set<number>()
   /** Pieces libtorrent has. */
@@ -67,11 +69,15 @@ export class SwarmLeg {
   readonly #hurried = new Set<number>()
   readonly #waiting: (() => void)[] = []
   #inHand = 0
+  #isReleased = false
   readonly #stopListening: () => void
   #bestBytes = 0
+  #failedBytes = 0
   joinedMs = 0
-  /** When peers last brought more good bytes than ever before; bytes that fail their hash do not count. */
+  /** When peers last brought new bytes. Rubbish counts until its piece has failed. */
   progressMs = 0
+  /** What peers have brought since a piece last passed; rubbish, too. */
+  newBytes = 0
   /** When peers brought their first bytes. */
   firstMs: number | undefined
   latest: TorrentStatus | undefined
@@ -147,7 +153,11 @@ export class SwarmLeg {
     const now = this.#options.nowMs()
     const bytes = status.payloadDownload - status.failedBytes - status.redundantBytes
     this.#rate.add(now, Math.max(0, bytes))
+    // What others bring is not measured against rubbish that has failed.
+    this.#bestBytes -= status.failedBytes - this.#failedBytes
+    this.#failedBytes = status.failedBytes
     if (bytes > this.#bestBytes) {
+      this.newBytes += bytes - this.#bestBytes
       this.#bestBytes = bytes
       this.progressMs = now
       this.firstMs ??= now
@@ -195,7 +205,10 @@ export class SwarmLeg {
     this.torrent.setPieceDeadline(piece, deadlineMs)
   }
 
-  /** Has the torrent check a piece that is on disk, complete and not from its peers; then it is announced to them. */
+  /**
+   * Has the torrent check a piece that is on disk, complete and not from its peers; then it is announced to them. Not
+   * twice at once for the same piece.
+   */
   async give(piece: number): Promise<Verdict> {
     await this.#turn()
     try {
@@ -211,11 +224,11 @@ export class SwarmLeg {
   async #give(piece: number): Promise<Verdict> {
     const { swarm, read } = this.#options
     const data = swarm.checksInPlace ? undefined : await read(piece)
-    this.#given.add(piece)
+    if (data !== undefined) this.#given.add(piece)
     const verdict = new Promise<Verdict>((resolve) => this.#verdicts.set(piece, resolve))
     const timer = setTimeout(() => this.#settle(piece, 'ignored'), verdictDeadlineMs)
     try {
-      if (data === undefined) this.torrent.announcePiece(piece)
+      if (data === undefined) void this.#announce(piece)
       else this.torrent.addPiece(piece, data, { overwrite: true })
       const result = await verdict
       if (result !== 'accepted') this.#given.delete(piece)
@@ -224,6 +237,38 @@ export class SwarmLeg {
       clearTimeout(timer)
       this.#verdicts.delete(piece)
     }
+  }
+
+  async #announce(piece: number): Promise<void> {
+    this.#announced.add(piece)
+    try {
+      const { hasPassed, wasThere } = await this.torrent.announcePiece(piece)
+      this.#announced.delete(piece)
+      if (hasPassed && !wasThere) this.#given.add(piece)
+      if (hasPassed && !this.#isReleased) this.#passed(piece)
+      this.#settle(piece, hasPassed ? 'accepted' : 'rejected')
+    } catch (error) {
+      this.#announced.delete(piece)
+      // Also one of our own making must not be lost: nobody waits for this.
+      if (!this.torrent.isRemoved && !this.#isReleased) this.#options.onError(this.#failureToRead(error))
+      this.#settle(piece, 'ignored')
+    }
+  }
+
+  #failureToRead(error: unknown): Error {
+    if (error instanceof NativeError) return failureOf(error, this.#options.path)
+    return error instanceof Error ? error : new Error(String(error))
+  }
+
+  #passed(piece: number): void {
+    this.#seen.add(piece)
+    this.newBytes = 0
+    this.#options.onPiece(piece, this.#given.has(piece) ? 'http' : 'p2p')
+  }
+
+  /** HTTP is about to write into the pieces `[first, end)`, too. */
+  share(first: number, end: number): void {
+    if (!this.torrent.isRemoved && this.#options.swarm.checksInPlace) this.torrent.sharePieces(first, end)
   }
 
   async #turn(): Promise<void> {
@@ -246,6 +291,7 @@ export class SwarmLeg {
 
   /** Ends the leg; the torrent stays in its swarm and belongs to the caller. */
   release(): Torrent {
+    this.#isReleased = true
     this.#stopListening()
     this.#settleAll()
     return this.torrent
@@ -254,6 +300,11 @@ export class SwarmLeg {
   async leave(): Promise<void> {
     this.release()
     await this.#options.swarm.leave(this.torrent)
+  }
+
+  /** Leaves for good with a file that is complete and right, when the trackers can be told. */
+  retire(): void {
+    this.#options.swarm.retire(this.release())
   }
 
   #adopt(status: TorrentStatus): void {
@@ -269,11 +320,13 @@ export class SwarmLeg {
   #hear(alert: Alert): void {
     switch (alert.type) {
       case 'piece_finished':
-        this.#seen.add(alert.piece)
-        this.#options.onPiece(alert.piece, this.#given.has(alert.piece) ? 'http' : 'p2p')
+        // The answer to an announce says whose piece it is.
+        if (this.#announced.has(alert.piece)) break
+        this.#passed(alert.piece)
         this.#settle(alert.piece, 'accepted')
         break
       case 'hash_failed':
+        if (this.#announced.has(alert.piece)) break
         if (!this.#verdicts.has(alert.piece)) this.hashFailures += 1
         this.#settle(alert.piece, 'rejected')
         break
@@ -298,7 +351,7 @@ export class SwarmLeg {
 }
 
 /** What the file system refused is a matter of the cache, whoever asked it: HTTP would meet the same disk. */
-function failureOf({ category, message, value }: AlertError, file: string): Error {
+function failureOf({ category, message, value }: AlertError | NativeError, file: string): Error {
   const swarmError = new SwarmError(`${message} (${file})`)
   // On Windows the system's numbers are not those Node has names for.
   const isErrno = category === 'generic' || (category === 'system' && process.platform !== 'win32')

@@ -1,10 +1,10 @@
 /** Whether a file is what the Hub says it is. The last gate before the cache: nothing passes it on anyone's word. */
-import { createHash } from 'node:crypto'
-import { createReadStream } from 'node:fs'
-import { stat } from 'node:fs/promises'
+import { constants } from 'node:fs'
+import { open } from 'node:fs/promises'
+import { contentHash } from '../hub/content-hash.ts'
 import type { NativeAddon } from '../native/binding.ts'
 import { hashFile } from '../native/hash-file.ts'
-import { type BlobRef, digestOf } from '../values.ts'
+import { type BlobRef, digestOf, type Etag } from '../values.ts'
 
 /** Below this, starting a native thread costs more than hashing. */
 const inProcessBytes = 1024 * 1024
@@ -13,6 +13,15 @@ export interface VerifyOptions {
   /** Hashes off the JS thread; without it, Node's own crypto does. */
   readonly addon?: NativeAddon | undefined
   readonly signal?: AbortSignal | undefined
+  /** Hears of hashed bytes. */
+  readonly onProgress?: ((hashedBytes: number) => void) | undefined
+}
+
+/** What a file turned out to be. */
+export interface ContentIdentity {
+  /** The etag that the content has. */
+  readonly etag: Etag
+  readonly sizeBytes: number
 }
 
 /**
@@ -21,31 +30,51 @@ export interface VerifyOptions {
  * @throws The file system's error when it cannot be read; the signal's reason.
  */
 export async function isBlob(path: string, blob: BlobRef, options: VerifyOptions = {}): Promise<boolean> {
-  const { size } = await stat(path)
-  if (size !== blob.sizeBytes) return false
-  const digest = digestOf(blob.etag)
-  if (options.addon === undefined || size < inProcessBytes) {
-    return (await hashWithNode(path, digest, size, options.signal)) === blob.etag
-  }
-  const wanted = { sha256: digest === 'sha256', gitSha1: digest === 'git-sha1' }
-  const found = await hashFile(options.addon, path, wanted, { signal: options.signal })
-  return (digest === 'sha256' ? found.sha256 : found.gitSha1) === blob.etag
+  const found = await identifyContent(path, digestOf(blob.etag), options, blob.sizeBytes)
+  return found?.etag === blob.etag
 }
 
-async function hashWithNode(
+/**
+ * The size and the digest of the regular file at `path`.
+ *
+ * @param onlySizeBytes A file of another size is not read.
+ * @returns `undefined` for a file of another size than `onlySizeBytes`.
+ * @throws The file system's error, or a NativeError, when it cannot be read or has another length in the end; the
+ *   signal's reason.
+ */
+export async function identifyContent(
   path: string,
-  digest: 'sha256' | 'git-sha1',
-  sizeBytes: number,
-  signal: AbortSignal | undefined,
-): Promise<string> {
-  const hash = createHash(digest === 'sha256' ? 'sha256' : 'sha1')
-  // git hashes a header before the content: https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
-  if (digest === 'git-sha1') hash.update(`blob ${sizeBytes}\0`)
-  for await (const chunk of createReadStream(path, {
-    highWaterMark: inProcessBytes,
-    ...(signal && { signal }),
-  })) {
-    hash.update(chunk as Buffer)
+  digest: ReturnType<typeof digestOf>,
+  options: VerifyOptions = {},
+  onlySizeBytes?: number,
+): Promise<ContentIdentity | undefined> {
+  const { addon, signal, onProgress } = options
+  signal?.throwIfAborted()
+  // O_NONBLOCK: opening a FIFO must fail below, not wait for a writer.
+  await using file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
+  const found = await file.stat()
+  if (!found.isFile()) throw Object.assign(new Error(`${path} is no regular file`), { code: 'EINVAL' })
+  if (onlySizeBytes !== undefined && found.size !== onlySizeBytes) return undefined
+  if (addon !== undefined && found.size >= inProcessBytes) {
+    const wanted = { sha256: digest === 'sha256', gitSha1: digest === 'git-sha1' }
+    const { sizeBytes, ...hashed } = await hashFile(addon, path, wanted, { signal, onProgress })
+    if (onlySizeBytes !== undefined && sizeBytes !== onlySizeBytes) return undefined
+    return { etag: (digest === 'sha256' ? hashed.sha256 : hashed.gitSha1) as Etag, sizeBytes }
   }
-  return hash.digest('hex')
+  const hash = contentHash(digest, found.size)
+  const buffer = Buffer.allocUnsafe(Math.max(1, Math.min(inProcessBytes, found.size)))
+  for (let at = 0; at < found.size; ) {
+    signal?.throwIfAborted()
+    const { bytesRead } = await file.read(buffer, 0, Math.min(buffer.length, found.size - at), at)
+    if (bytesRead === 0) throw changed(path)
+    hash.update(buffer.subarray(0, bytesRead))
+    at += bytesRead
+    onProgress?.(at)
+  }
+  if ((await file.stat()).size !== found.size) throw changed(path)
+  return { etag: hash.digest('hex') as Etag, sizeBytes: found.size }
+}
+
+function changed(path: string): Error {
+  return Object.assign(new Error(`${path} changes while it is read`), { code: 'EBUSY' })
 }

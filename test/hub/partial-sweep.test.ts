@@ -30,6 +30,7 @@ const lockOf = (cacheDir: string) => (name: string) =>
 
 test.each([
   [`${old.etag}.llmpt.incomplete`, resumableKeptMs],
+  [`${old.etag}.llmpt.damaged`, resumableKeptMs],
   [`${old.etag}.0123abcd.incomplete`, uniqueKeptMs],
   [`${gitSha1('x')}.0123abcd.incomplete`, uniqueKeptMs],
   ['.llmpt-0123abcd.tmp', uniqueKeptMs],
@@ -85,10 +86,26 @@ test('a partial file whose lock somebody holds stays', async () => {
 
 test('without locks a partial file that can be resumed stays, because its owner may be alive', async () => {
   await using cache = await temporaryDirectory()
-  const names = [`${old.etag}.llmpt.incomplete`, `${old.etag}.0123abcd.incomplete`]
+  const kept = `${old.etag}.llmpt.incomplete`
+  const names = [kept, `${old.etag}.llmpt.damaged`, `${old.etag}.0123abcd.incomplete`]
   const folder = await folderWith(cache.path, names, 10 * resumableKeptMs)
   await sweepPartials(folder, { lockPathOf: lockOf(cache.path) })
-  expect(await readdir(folder)).toEqual([names[0]])
+  expect(await readdir(folder)).toEqual([kept])
+})
+
+test('where the file system knows no locks the same goes as without them', async () => {
+  await using cache = await temporaryDirectory()
+  const kept = `${old.etag}.llmpt.incomplete`
+  const names = [kept, `${old.etag}.llmpt.damaged`, `${old.etag}.0123abcd.incomplete`]
+  const folder = await folderWith(cache.path, names, 10 * resumableKeptMs)
+  const locks = {
+    tryLock: (): boolean => {
+      throw new Error('ENOLCK')
+    },
+    unlock: (): void => {},
+  }
+  await sweepPartials(folder, { locks, lockPathOf: lockOf(cache.path) })
+  expect(await readdir(folder)).toEqual([kept])
 })
 
 test('the claim of a dead owner goes with its partial file, and the lock file stays', async () => {

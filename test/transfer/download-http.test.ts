@@ -4,6 +4,7 @@ import { describe, expect, test, vi } from 'vitest'
 import { startHub } from '../../src/demo/hub.ts'
 import { sha256, sha256Of } from '../support/digest.ts'
 import { openLocks, transferRig } from '../support/transfer-rig.ts'
+import { newUser } from '../support/users.ts'
 
 const mebibyte = 1024 * 1024
 const files = {
@@ -280,4 +281,22 @@ test('two downloads of one blob in two places at once both end with the right fi
   await using other = await transferRig(hub.url)
   const both = await Promise.all([rig.fetch(file), other.fetch(file)])
   for (const { path } of both) expect(await sha256Of(path)).toBe(file.sha256)
+})
+
+test('small files of a snapshot come four at a time', async () => {
+  const names = Array.from({ length: 12 }, (_, index) => `part-${index}.bin`)
+  await using hub = await startHub(
+    Object.fromEntries(names.map((name) => [name, { seed: name, sizeBytes: 100_000 }])),
+  )
+  await using user = await newUser({ endpoint: hub.url, p2p: false })
+  hub.inject({ origin: 'cdn', delayMs: 50 })
+  let most = 0
+  const { repo, repoType } = hub.ref('part-0.bin')
+  const got = await user.client.downloadSnapshot({ repo, repoType }, 'main', {
+    onProgress: ({ active }) => {
+      most = Math.max(most, active.length)
+    },
+  })
+  expect(got.files).toHaveLength(12)
+  expect(most).toBe(4)
 })

@@ -8,10 +8,12 @@ import { chmod, readdir } from 'node:fs/promises'
 import { inspect, promisify } from 'node:util'
 import { afterEach, describe, expect, test } from 'vitest'
 import { startHub } from '../../src/demo/hub.ts'
+import type { HubError } from '../../src/errors.ts'
 import { type ConfigOptions, p2pDownload, shutdown } from '../../src/index.ts'
 import { sha256Of } from '../support/digest.ts'
 import { raceScene } from '../support/race-scene.ts'
 import { temporaryDirectory } from '../support/temp-dir.ts'
+import { transferRig } from '../support/transfer-rig.ts'
 
 const mebibyte = 1024 * 1024
 const files = { 'model.safetensors': { seed: 'errors', sizeBytes: 6 * mebibyte } }
@@ -83,6 +85,33 @@ describe('the Hub', () => {
     expect(error).toMatchObject({ code: 'ERR_LLMPT_HUB', status: 451 })
     for (const text of [path, repo, '451']) expect(error.message).toContain(text)
     expect(inspect(error, { depth: 10 })).not.toContain('Signature=')
+  })
+
+  test('whose storage wants a pause that nobody has the patience for says how long it is, at once', async () => {
+    await using hub = await startHub(files)
+    await using rig = await transferRig(hub.url)
+    hub.inject({ origin: 'cdn', status: 429, retryAfter: '1800' })
+    const controller = new AbortController()
+    // Cap of the test: whoever waits for `timeoutMs` instead is stopped here.
+    const timer = setTimeout(() => controller.abort(new Error('it waits')), 10_000)
+    const error = await rig
+      .fetch(hub.file(path), { signal: controller.signal }, { timeoutMs: 60_000 })
+      .catch((thrown: unknown) => thrown as HubError)
+    clearTimeout(timer)
+    expect(error).toMatchObject({ code: 'ERR_LLMPT_HUB', status: 429 })
+    const { retryAfterMs, message } = error as HubError
+    expect(retryAfterMs).toBeGreaterThan(1_790_000)
+    expect(retryAfterMs).toBeLessThanOrEqual(1_800_000)
+    expect(message).toContain('30 min')
+  })
+
+  test('whose storage wants such a pause leaves the file to peers', async () => {
+    await using scene = await raceScene({ sizeBytes: 3 * mebibyte, httpRate: 0 })
+    await using seed = await scene.seeder()
+    scene.hub.inject({ origin: 'cdn', status: 429, retryAfter: '1800' })
+    const { fetched } = await scene.run({ peers: [seed.address] })
+    expect(fetched.bytes).toEqual({ http: 0, p2p: 3 * mebibyte, cache: 0 })
+    expect(await sha256Of(fetched.path)).toBe(scene.file.sha256)
   })
 
   test('whose content is never what its etag promises is told from a bad connection', async () => {

@@ -673,19 +673,19 @@ describe('stopping', () => {
     const held = new Promise<void>((resolve) => {
       go = resolve
     })
+    const order: string[] = []
     vi.spyOn(it.file, 'write').mockImplementation(async (...parameters) => {
       await held
       await write(...parameters)
+      order.push('written')
     })
     await it.until(() => it.leg.isWriting(0))
-    let isOver = false
-    const stopping = it.leg.stop().then(() => {
-      isOver = true
-    })
-    await sleep(20)
-    expect([isOver, it.leg.isWriting(0)]).toEqual([false, true])
+    const stopping = it.leg.stop().then(() => order.push('stopped'))
+    // What does not wait is over before the disk has answered.
     go()
     await stopping
+    expect(order[0]).toBe('written')
+    expect(order.indexOf('stopped')).toBe(order.length - 1)
     expect(it.leg.isWriting(0)).toBe(false)
   })
 })

@@ -1,6 +1,8 @@
-import { appendFile, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { dirname } from 'node:path'
-import { describe, expect, test } from 'vitest'
+import { EventEmitter, once } from 'node:events'
+import { existsSync, readFileSync, statSync, watch } from 'node:fs'
+import { appendFile, mkdir, open, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { basename, dirname } from 'node:path'
+import { describe, expect, test, vi } from 'vitest'
 import type { UnfinishedPiece } from '../../src/native/alerts.ts'
 import { Journal, journalPath, type Leftover } from '../../src/transfer/journal.ts'
 import { blockBytes, PieceMap } from '../../src/transfer/piece-map.ts'
@@ -223,6 +225,145 @@ describe('a new beginning', () => {
   })
 })
 
+describe('a journal that has grown long while the download goes on', () => {
+  const long = 2 * 1024 * 1024
+  const largePieces = 1024 * blockBytes
+  const blocks = (byte: number): Uint8Array => new Uint8Array(128).fill(byte)
+
+  /** What a swarm does to a journal: the same few pieces are noted again and again, with other blocks. */
+  async function longRig(): Promise<
+    Awaited<ReturnType<typeof rig>> & {
+      map: PieceMap
+      left: () => Promise<Leftover | undefined>
+      grow: () => Promise<void>
+      written: Promise<void>
+    }
+  > {
+    const it = await rig()
+    const map = new PieceMap(100 * largePieces, largePieces)
+    it.journal.begin(map)
+    // The short form has come and gone: it was given the journal's name, or nobody wanted it.
+    const written = new Promise<void>((resolve) => {
+      const watcher = watch(dirname(it.path), (_event, name) => {
+        if (!name?.endsWith('.short') || existsSync(`${it.path}.short`)) return
+        watcher.close()
+        resolve()
+      })
+    })
+    // Within one turn of the event loop, so that nothing is written anew before a test looks.
+    const grow = async (): Promise<void> => {
+      for (let at = 0; at < 9 * 4096; at++) {
+        it.journal.unfinished([{ piece: 7 + (at % 3), blocks: blocks(1 + (at % 200)) }])
+        if (at % 1000 === 0) await Promise.resolve()
+      }
+      await Promise.resolve()
+    }
+    const left = async (): Promise<Leftover | undefined> =>
+      await new Journal(it.folder.path, partialPath, identity).load(map.sizeBytes, largePieces)
+    return Object.assign(it, { map, left, grow, written })
+  }
+
+  test('is written anew in its shortest form, which says the same', async () => {
+    await using it = await longRig()
+    it.map.mark(3, 'p2p')
+    it.journal.piece(3, 'p2p')
+    it.map.write(0, blockBytes)
+    it.journal.written(0, blockBytes)
+    await it.grow()
+    expect(statSync(it.path).size).toBeGreaterThan(8 * 1024 * 1024)
+    await it.written
+    expect(statSync(it.path).size).toBeLessThan(long)
+    const hex = (byte: number): string => Buffer.from(blocks(byte)).toString('hex')
+    expect(told(await it.left())).toMatchObject({
+      pieces: { 3: 'p2p' },
+      runs: [[0, blockBytes]],
+      unfinished: [
+        [7, hex(62)],
+        [8, hex(63)],
+        [9, hex(64)],
+      ],
+    })
+  })
+
+  test('loses nothing of what it is told meanwhile, nor what it is told afterwards', async () => {
+    await using it = await longRig()
+    await it.grow()
+    it.map.mark(4, 'http')
+    it.journal.piece(4, 'http')
+    // A kill before the short form has its name finds it in the old file.
+    await Promise.resolve()
+    expect(readFileSync(it.path, 'utf8').endsWith('\np 4 http\n')).toBe(true)
+    await it.written
+    it.map.mark(5, 'p2p')
+    it.journal.piece(5, 'p2p')
+    await turn()
+    expect(told(await it.left())).toMatchObject({ pieces: { 4: 'http', 5: 'p2p' } })
+    expect(statSync(it.path).size).toBeLessThan(long)
+  })
+
+  test('is not brought back by its short form when it was removed meanwhile', async () => {
+    await using it = await longRig()
+    await it.grow()
+    await it.journal.remove()
+    await it.written
+    expect(await readdir(dirname(it.path))).toEqual([])
+  })
+
+  test('is removed without waiting for the disk to have its short form, which goes by itself', async () => {
+    await using it = await longRig()
+    await using other = await open(it.path)
+    const disk = new EventEmitter()
+    const syncing = once(disk, 'asked')
+    const sync = vi.spyOn(Object.getPrototypeOf(other), 'sync').mockImplementation(async () => {
+      disk.emit('asked')
+      await once(disk, 'answer')
+    })
+    try {
+      await it.grow()
+      await syncing
+      await it.journal.remove()
+      expect(await readdir(dirname(it.path))).toEqual([basename(`${it.path}.short`)])
+      disk.emit('answer')
+      await it.written
+      expect(await readdir(dirname(it.path))).toEqual([])
+    } finally {
+      sync.mockRestore()
+    }
+  })
+
+  test('does not bother the disk with a short form that nobody wants any more', async () => {
+    await using it = await longRig()
+    await using other = await open(it.path)
+    const sync = vi.spyOn(Object.getPrototypeOf(other), 'sync')
+    try {
+      await it.grow()
+      it.journal.close()
+      await it.written
+      expect(sync).not.toHaveBeenCalled()
+    } finally {
+      sync.mockRestore()
+    }
+  })
+
+  test('does not take the place of another beginning', async () => {
+    await using it = await longRig()
+    await it.grow()
+    it.journal.begin(new PieceMap(100 * largePieces, largePieces))
+    it.journal.piece(9, 'http')
+    await it.written
+    expect(told(await it.left())).toMatchObject({ pieces: { 9: 'http' }, unfinished: [] })
+  })
+
+  test('goes on as it is where it cannot be written anew', async () => {
+    await using it = await longRig()
+    await mkdir(`${it.path}.short`)
+    await it.grow()
+    it.journal.piece(9, 'http')
+    await turn()
+    expect(told(await it.left())).toMatchObject({ pieces: { 9: 'http' } })
+  })
+})
+
 describe('a journal is not used', () => {
   test.each([
     ['when it is of another file', { identity: 'another etag' }],
@@ -361,6 +502,15 @@ describe('how long the file has to be', () => {
     await appendFile(it.path, lines.map((line) => `${line}\n`).join(''))
     expect((await it.load())?.endBytes).toBe(endBytes)
   })
+})
+
+test('bits past the end of the last piece are not handed on', async () => {
+  await using it = await rig()
+  it.journal.begin(newMap())
+  it.journal.close()
+  await appendFile(it.path, 'u 5 ff\n')
+  const blocks = Math.ceil((sizeBytes - 5 * pieceLength) / blockBytes)
+  expect((await it.load())?.unfinished).toEqual([{ piece: 5, blocks: Uint8Array.of(0xff00 >> blocks) }])
 })
 
 describe('a journal that cannot be written costs nothing but itself', () => {

@@ -29,6 +29,7 @@ import { defaultRacePolicy } from '../../src/transfer/plan.ts'
 import { race } from '../../src/transfer/race.ts'
 import { checkCacheContract } from '../support/cache-contract.ts'
 import { sha256Of } from '../support/digest.ts'
+import { raceScene } from '../support/race-scene.ts'
 import { temporaryDirectory } from '../support/temp-dir.ts'
 import { type TransferRig, transferRig } from '../support/transfer-rig.ts'
 import { newUser, type User } from '../support/users.ts'
@@ -320,6 +321,32 @@ describe('a journal that lies costs bandwidth at most', () => {
     const fetched = await fetchFrom('HTTP', rig)
     expect(await sha256Of(fetched.path)).toBe(world.file.sha256)
   })
+})
+
+test('many damaged pieces are each refused once, fetched again, and blamed on nobody', async () => {
+  await using scene = await raceScene({ sizeBytes: 24 * mebibyte, httpRate: 24 * mebibyte })
+  const { rig, file, hub, swarm } = scene
+  const controller = new AbortController()
+  const interrupted = rig.fetch(file, {
+    signal: controller.signal,
+    onProgress: (_phase, { bytes }) => {
+      if (bytes.http > 10 * mebibyte) controller.abort(new Error('enough'))
+    },
+  })
+  await expect(interrupted).rejects.toThrow('enough')
+  const partial = `${rig.cacheDir}/models--acme--tiny/blobs/${file.etag}.llmpt.incomplete`
+  const damaged = 32
+  for (let piece = 0; piece < damaged; piece++)
+    await overwrite(partial, piece * pieceLength + 77, Buffer.from('damaged'))
+  hub.setThrottle('cdn', 2 * mebibyte)
+  await using seed = await scene.seeder()
+  const { fetched } = await scene.run({ peers: [seed.address] })
+  const { 'ses.num_piece_failed': refusals = 0 } = await swarm.session.statistics()
+  // Nothing is checked again before it was fetched again.
+  expect(refusals).toBeGreaterThan(damaged / 2)
+  expect(refusals).toBeLessThan(damaged * 2)
+  expect(await sha256Of(fetched.path)).toBe(file.sha256)
+  await expect(readFile(join(rig.stateDir, 'condemned.json'))).rejects.toThrow('ENOENT')
 })
 
 async function overwrite(path: string, offset: number, bytes: Uint8Array): Promise<void> {

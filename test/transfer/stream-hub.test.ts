@@ -84,7 +84,7 @@ describe('the body of a large file', () => {
   })
 
   test('starts with what peers have sent once eight samples of it were the same at the Hub', async () => {
-    await using w = await newWorld()
+    await using w = await newWorld(32 * mebibyte)
     await using peer = await startPeer(w, { bytesPerSecond: 6 * mebibyte })
     await using user = await newUser(w.user, patient)
     const body = new BodyReader(await hookedFetch(user, w.hub.url)(w.url))
