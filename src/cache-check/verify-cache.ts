@@ -16,7 +16,6 @@ import { log, messageOf } from '../log.ts'
 import type { NativeAddon } from '../native/binding.ts'
 import { type DownloadProgress, noBytes, type ProgressListener } from '../transfer/progress.ts'
 import { forEachBounded } from '../transfer/snapshot.ts'
-import { identifyContent } from '../transfer/verify.ts'
 import {
   type BytesBySource,
   type Commit,
@@ -27,6 +26,7 @@ import {
   type RepoRef,
 } from '../values.ts'
 import { type CacheEntry, cacheEntries, type SnapshotName, whyNot } from './cache-entries.ts'
+import { identifyContent } from './content-identity.ts'
 import { type Damage, salvage } from './salvage.ts'
 
 export type Verdict = 'right' | 'wrong' | 'missing' | 'repaired' | 'unchecked'
@@ -356,7 +356,7 @@ class CacheCheck {
     const isFetched = got.bytes.p2p + got.bytes.http > 0 || file.sizeBytes === 0
     const isRight =
       isFetched ||
-      (await identifyContent(got.path, digestOf(etag), { addon: this.#deps.addon, signal }))?.etag === etag
+      (await identifyContent(got.path, digestOf(etag), { addon: this.#deps.addon, signal })).etag === etag
     if (isRight) return { isRight, damage, bytes: got.bytes }
     return { isRight, reason: 'what another process has brought is wrong, too: look again' }
   }

@@ -1,15 +1,15 @@
-/** Whether a file is what the Hub says it is. The last gate before the cache: nothing passes it on anyone's word. */
+/** Which etag the content of a file has. */
 import { constants } from 'node:fs'
 import { open } from 'node:fs/promises'
 import { contentHash } from '../hub/content-hash.ts'
 import type { NativeAddon } from '../native/binding.ts'
 import { hashFile } from '../native/hash-file.ts'
-import { type BlobRef, digestOf, type Etag } from '../values.ts'
+import type { digestOf, Etag } from '../values.ts'
 
 /** Below this, starting a native thread costs more than hashing. */
 const inProcessBytes = 1024 * 1024
 
-export interface VerifyOptions {
+export interface IdentifyOptions {
   /** Hashes off the JS thread; without it, Node's own crypto does. */
   readonly addon?: NativeAddon | undefined
   readonly signal?: AbortSignal | undefined
@@ -25,40 +25,25 @@ export interface ContentIdentity {
 }
 
 /**
- * Whether the file at `path` has the size and the digest that `blob` promises.
- *
- * @throws The file system's error when it cannot be read; the signal's reason.
- */
-export async function isBlob(path: string, blob: BlobRef, options: VerifyOptions = {}): Promise<boolean> {
-  const found = await identifyContent(path, digestOf(blob.etag), options, blob.sizeBytes)
-  return found?.etag === blob.etag
-}
-
-/**
  * The size and the digest of the regular file at `path`.
  *
- * @param onlySizeBytes A file of another size is not read.
- * @returns `undefined` for a file of another size than `onlySizeBytes`.
  * @throws The file system's error, or a NativeError, when it cannot be read or has another length in the end; the
  *   signal's reason.
  */
 export async function identifyContent(
   path: string,
   digest: ReturnType<typeof digestOf>,
-  options: VerifyOptions = {},
-  onlySizeBytes?: number,
-): Promise<ContentIdentity | undefined> {
+  options: IdentifyOptions = {},
+): Promise<ContentIdentity> {
   const { addon, signal, onProgress } = options
   signal?.throwIfAborted()
   // O_NONBLOCK: opening a FIFO must fail below, not wait for a writer.
   await using file = await open(path, constants.O_RDONLY | (constants.O_NONBLOCK ?? 0))
   const found = await file.stat()
   if (!found.isFile()) throw Object.assign(new Error(`${path} is no regular file`), { code: 'EINVAL' })
-  if (onlySizeBytes !== undefined && found.size !== onlySizeBytes) return undefined
   if (addon !== undefined && found.size >= inProcessBytes) {
     const wanted = { sha256: digest === 'sha256', gitSha1: digest === 'git-sha1' }
     const { sizeBytes, ...hashed } = await hashFile(addon, path, wanted, { signal, onProgress })
-    if (onlySizeBytes !== undefined && sizeBytes !== onlySizeBytes) return undefined
     return { etag: (digest === 'sha256' ? hashed.sha256 : hashed.gitSha1) as Etag, sizeBytes }
   }
   const hash = contentHash(digest, found.size)

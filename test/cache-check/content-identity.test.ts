@@ -3,8 +3,8 @@ import { appendFileSync } from 'node:fs'
 import { truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, test } from 'vitest'
+import { identifyContent } from '../../src/cache-check/content-identity.ts'
 import { requireAddon } from '../../src/native/load.ts'
-import { identifyContent, isBlob } from '../../src/transfer/verify.ts'
 import { gitSha1, sha256 } from '../hub/fixtures.ts'
 import { temporaryDirectory } from '../support/temp-dir.ts'
 
@@ -25,9 +25,6 @@ describe.each([
     expect(await identifyContent(path, 'sha256', { addon, onProgress })).toEqual({ etag: lfs, sizeBytes })
     expect(seen.at(-1)).toBe(sizeBytes)
     expect(await identifyContent(path, 'git-sha1', { addon })).toEqual({ etag: git, sizeBytes })
-    expect(await isBlob(path, { etag: lfs, sizeBytes }, { addon })).toBe(true)
-    expect(await isBlob(path, { etag: lfs, sizeBytes: sizeBytes + 1 }, { addon })).toBe(false)
-    expect(await isBlob(path, { etag: sha256('other'), sizeBytes }, { addon })).toBe(false)
   })
 
   test('a FIFO is refused instead of waited for', async () => {
