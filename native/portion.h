@@ -16,11 +16,11 @@ namespace llmpt {
 /// core's own cache between reading and hashing.
 inline constexpr std::int64_t kPortionBytes = 512 * 1024;
 
-/// Memory for one read. Owns it; what is in there before is not defined.
+/// Memory for one read, of a portion at most. Owns it; what is in there before is not defined.
 class PortionBuffer {
  public:
-  explicit PortionBuffer(std::int64_t bytes)
-      : bytes_(new char[static_cast<std::size_t>(bytes)]), size_(bytes) {}
+  /// @throws std::bad_alloc
+  explicit PortionBuffer(std::int64_t bytes);
 
   std::int64_t size() const { return size_; }
   lt::span<char> First(std::int64_t bytes) {
@@ -28,7 +28,10 @@ class PortionBuffer {
   }
 
  private:
-  std::unique_ptr<char[]> bytes_;
+  struct GiveBack {
+    void operator()(char* bytes) const;
+  };
+  std::unique_ptr<char, GiveBack> bytes_;
   std::int64_t size_;
 };
 

@@ -25,7 +25,7 @@ import { LiveFile } from './live-file.ts'
 import { PartialFile } from './partial-file.ts'
 import { leftIn, raceInPartial } from './partial-race.ts'
 import { PieceMap } from './piece-map.ts'
-import { type Plan, planDownload, type RacePolicy } from './plan.ts'
+import { isEmptySwarm, type Plan, planDownload, type RacePolicy } from './plan.ts'
 import { noBytes, type Phase, type TransferProgress } from './progress.ts'
 import type { ByteListener, RaceOutcome } from './race.ts'
 import { type FinishedDigest, RunningDigest } from './running-digest.ts'
@@ -204,7 +204,9 @@ class FileFetch {
     const { file, torrentFor } = this.#request
     const digest = digestOf(file.etag)
     const canMakeTorrent = this.#deps.addon !== undefined && file.sizeBytes > 0
-    const makesTorrent = torrentFor !== undefined && canMakeTorrent && this.#offer === undefined
+    // A swarm that is empty may never be joined, and then nobody else makes sure of its torrent.
+    const isAlone = this.#offer === undefined || isEmptySwarm(this.#offer)
+    const makesTorrent = torrentFor !== undefined && canMakeTorrent && isAlone
     return followDigest(this.#deps.addon, this.#slot.partialPath, {
       sizeBytes: file.sizeBytes,
       sha256: digest === 'sha256',

@@ -52,6 +52,8 @@ export interface RacePolicy {
   readonly headStartMs: number
   /** How long joining a swarm waits where HTTP is at work and has little left to bring. */
   readonly joinDelayMs: number
+  /** A swarm in which nobody is known to be is joined when HTTP needs longer than this for the rest. */
+  readonly emptySwarmMs: number
   /** A source without a new byte for this long is stalled, and the other takes over. */
   readonly stallMs: number
   /** HTTP rests when the swarm is at least this many times as fast as it. */
@@ -76,6 +78,7 @@ export interface RacePolicy {
 export const defaultRacePolicy: RacePolicy = {
   headStartMs: 0,
   joinDelayMs: 250,
+  emptySwarmMs: 1_500,
   stallMs: 1_500,
   restRatio: 4,
   resumeRatio: 2,
@@ -84,6 +87,37 @@ export const defaultRacePolicy: RacePolicy = {
   scatterMs: 3_000,
   orphanMs: 1_500,
   tickMs: 100,
+}
+
+/** What a race that has found a torrent knows before it joins. */
+export interface JoinView {
+  /** Since the race began. */
+  readonly elapsedMs: number
+  readonly remainingBytes: number
+  readonly isHttpRunning: boolean
+  /** Bytes per second. */
+  readonly httpRate: number
+  /** Whether nobody is known to be there. */
+  readonly isEmpty: boolean
+}
+
+/** So few bytes HTTP may bring before a swarm could be joined. */
+const briefBytes = 8 * 1024 * 1024
+
+/** Whether nobody is known to be in the swarm of a torrent, nor about to come. */
+export function isEmptySwarm(offer: { isPromising: boolean; mayBeCrowd: boolean }): boolean {
+  return !offer.isPromising && !offer.mayBeCrowd
+}
+
+/**
+ * Whether a swarm is joined only later, if at all. Opening a session takes the event loop some 30 ms, and its threads take
+ * more of a busy machine: not for what HTTP is about to bring anyway.
+ */
+export function letsHttpFinish(view: JoinView, policy: RacePolicy): boolean {
+  if (!view.isHttpRunning || policy.headStartMs > 0) return false
+  const { remainingBytes, httpRate, isEmpty } = view
+  if (view.elapsedMs < policy.joinDelayMs) return isEmpty || remainingBytes <= briefBytes
+  return isEmpty && (remainingBytes / Math.max(1, httpRate)) * 1000 <= policy.emptySwarmMs
 }
 
 /** What the race knows of its two sources at one moment. Times in ms on one clock, rates in bytes per second. */

@@ -21,7 +21,15 @@ import { chooseRange } from './http-choice.ts'
 import { type ByteRange, HttpLeg, type RangeOpener } from './http-leg.ts'
 import type { PartialFile } from './partial-file.ts'
 import type { PieceMap, PieceSource } from './piece-map.ts'
-import { decideHttp, type HttpMode, type RacePolicy, type RaceView } from './plan.ts'
+import {
+  decideHttp,
+  type HttpMode,
+  isEmptySwarm,
+  type JoinView,
+  letsHttpFinish,
+  type RacePolicy,
+  type RaceView,
+} from './plan.ts'
 import type { TransferProgress } from './progress.ts'
 import { type Audience, Readers } from './readers.ts'
 import { SwarmLeg } from './swarm-leg.ts'
@@ -106,8 +114,6 @@ const firstPriority = 7
 const lastPriority = 1
 /** How far ahead of HTTP peers are kept away. */
 const lookaheadMs = 2_000
-/** What HTTP may bring before a swarm could be joined. */
-const briefBytes = 8 * 1024 * 1024
 /** Requests at a time of each peer of a crowd: one on its way while the other arrives. */
 const sliceRuns = 2
 
@@ -307,7 +313,7 @@ class Race {
     }
     this.#offer = offer
     this.#swarm = { kind: 'joining', offer }
-    await this.#letHttpFinish(signal)
+    await this.#letHttpFinish(isEmptySwarm(offer), signal)
     if (signal.aborted) return
     await this.#enter(swarm, offer, this.#unfinished())
     this.#changedMs = this.#nowMs()
@@ -341,13 +347,19 @@ class Race {
     return this.#options.file.read(this.#map.offsetOf(piece), this.#map.lengthOf(piece))
   }
 
-  /** Opening a session takes the event loop some 30 ms, in which HTTP may well bring the rest of a file of few bytes. */
-  async #letHttpFinish(signal: AbortSignal): Promise<void> {
-    const { joinDelayMs, headStartMs } = this.#policy
-    const leftMs = joinDelayMs - (this.#nowMs() - this.#startedMs)
-    const isShort = this.#remainingBytes() <= briefBytes
-    if (leftMs > 0 && isShort && headStartMs === 0 && this.#http?.isRunning)
-      await sleep(leftMs, undefined, { signal }).catch(() => {})
+  async #letHttpFinish(isEmpty: boolean, signal: AbortSignal): Promise<void> {
+    while (!signal.aborted && letsHttpFinish(this.#joinView(isEmpty), this.#policy))
+      await sleep(this.#policy.tickMs, undefined, { signal }).catch(() => {})
+  }
+
+  #joinView(isEmpty: boolean): JoinView {
+    return {
+      elapsedMs: this.#nowMs() - this.#startedMs,
+      remainingBytes: this.#remainingBytes(),
+      isHttpRunning: this.#http?.isRunning ?? false,
+      httpRate: this.#http?.bytesPerSecond ?? 0,
+      isEmpty,
+    }
   }
 
   /** Parts of pieces that peers, or HTTP before it was interrupted, left on disk, and that nobody is at now. */

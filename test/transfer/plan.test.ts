@@ -4,6 +4,8 @@ import {
   decideHttp,
   defaultRacePolicy,
   type HttpMode,
+  type JoinView,
+  letsHttpFinish,
   type PieceChoice,
   type PlanInput,
   pickRange,
@@ -87,6 +89,30 @@ type Row = readonly [name: string, base: RaceView, change: Partial<RaceView>, mo
 function decide(base: RaceView, change: Partial<RaceView>, policy: Partial<RacePolicy> = {}): HttpMode {
   return decideHttp({ ...base, ...change }, { ...defaultRacePolicy, ...policy })
 }
+
+describe('a swarm whose torrent is known', () => {
+  const empty: JoinView = {
+    elapsedMs: 1_000,
+    remainingBytes: 100_000_000,
+    isHttpRunning: true,
+    httpRate: 100_000_000,
+    isEmpty: true,
+  }
+
+  test.each<[string, Partial<JoinView>, Partial<RacePolicy>, boolean]>([
+    ['waits when it is empty and HTTP needs a second for the rest', {}, {}, true],
+    ['waits at first when it is empty, whatever HTTP has shown', { elapsedMs: 0, httpRate: 0 }, {}, true],
+    ['is joined when it is empty and HTTP needs ten', { httpRate: 10_000_000 }, {}, false],
+    ['is joined when it is empty and HTTP stands still', { httpRate: 0 }, {}, false],
+    ['is joined when HTTP has ended', { isHttpRunning: false }, {}, false],
+    ['is joined at once when somebody is there', { elapsedMs: 0, isEmpty: false }, {}, false],
+    ['waits at first for a few bytes', { elapsedMs: 0, isEmpty: false, remainingBytes: 1_000 }, {}, true],
+    ['waits no longer than that for somebody', { isEmpty: false, remainingBytes: 1_000 }, {}, false],
+    ['is joined at once when it has a head start', { elapsedMs: 0 }, { headStartMs: 500 }, false],
+  ])('%s', (_name, change, policy, waits) => {
+    expect(letsHttpFinish({ ...empty, ...change }, { ...defaultRacePolicy, ...policy })).toBe(waits)
+  })
+})
 
 describe('without a head start HTTP', () => {
   test.each<Row>([
