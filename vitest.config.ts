@@ -1,8 +1,13 @@
-import { defineConfig, type ViteUserConfig } from 'vitest/config'
+import { configDefaults, defineConfig, type ViteUserConfig } from 'vitest/config'
 
 const config: ViteUserConfig = defineConfig({
   test: {
     include: ['test/**/*.test.ts'],
+    // transformers.js is half a gigabyte: scripts/setup.mjs installs it for the full tests only.
+    exclude: [
+      ...configDefaults.exclude,
+      ...(process.env['LLMPT_TEST_FULL'] ? [] : ['test/clients/transformers.test.ts']),
+    ],
     globalSetup: 'test/support/global-setup.ts',
     setupFiles: 'test/support/setup-env.ts',
     // A process per test file: a crash in the addon then costs one file, and what a file leaves behind is

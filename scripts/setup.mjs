@@ -2,9 +2,11 @@
  * Brings a fresh clone to the point where the demo and the tests can run: system packages, npm packages, the
  * native addon, the compiled TypeScript. Each step looks first and is silent when there is nothing to do.
  *
- * `node scripts/setup.mjs [--test] [--check] [--quiet]`
+ * `node scripts/setup.mjs [--test] [--full] [--check] [--quiet]`
  *
- *   --test    also the other BitTorrent clients that the tests talk to, and the programs in test/native/programs
+ *   --test    also the other BitTorrent clients that the tests talk to, the Hub clients in test/clients, and the
+ *             programs in test/native/programs
+ *   --full    also what only the full tests need: transformers.js, which is large
  *   --check   only what `npm run check` needs: nothing is compiled
  *   --quiet   print failures only
  *
@@ -13,9 +15,10 @@
  */
 import { spawnSync } from 'node:child_process'
 import * as fs from 'node:fs'
-import { basename, dirname, join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { buildTs } from './build-ts.mjs'
+import { installPackages, packagesAreUpToDate } from './npm-packages.mjs'
 
 const oldestNode = [20, 19]
 const oldestLibtorrent = '2.0.8'
@@ -39,6 +42,19 @@ const systemPackages = [
     name: 'python3-filelock',
     usedBy: ['test'],
     works: () => runs('/usr/bin/python3', '-c', 'import filelock'),
+  },
+  // A real file system without links and without case, where we may mount one; elsewhere the tests imitate it.
+  {
+    name: 'exfatprogs',
+    usedBy: ['test'],
+    isOptional: true,
+    works: () => !mayMountFuse() || runs('sh', '-c', 'command -v mkfs.exfat'),
+  },
+  {
+    name: 'exfat-fuse',
+    usedBy: ['test'],
+    isOptional: true,
+    works: () => !mayMountFuse() || runs('sh', '-c', 'command -v mount.exfat-fuse'),
   },
   { name: 'clang-format', usedBy: ['check'], works: () => runs('clang-format', '--version') },
 ]
@@ -73,11 +89,11 @@ try {
 }
 
 function parseFlags(args) {
-  const parsed = { test: false, check: false, quiet: false }
+  const parsed = { test: false, full: false, check: false, quiet: false }
   for (const arg of args) {
     const name = arg.replace(/^--/, '')
     if (!Object.hasOwn(parsed, name)) {
-      console.error(`setup.mjs does not know ${arg}. It takes --test, --check and --quiet.`)
+      console.error(`setup.mjs does not know ${arg}. It takes --test, --full, --check and --quiet.`)
       process.exit(2)
     }
     parsed[name] = true
@@ -101,7 +117,7 @@ function installSystemPackages() {
   const installed = namesKnownToDpkg(wanted)
   const missing = wanted.filter((each) => !installed.has(each.name) && !each.works())
   if (missing.length > 0) {
-    if (fs.existsSync('/usr/bin/apt-get')) aptInstall(missing.map((each) => each.name))
+    if (fs.existsSync('/usr/bin/apt-get')) aptInstallAll(missing)
     else explainOtherSystem(missing)
   }
   if (!flags.check && !libtorrentIsNewEnough()) {
@@ -125,6 +141,20 @@ function namesKnownToDpkg(packages) {
   )
   const installed = lines.split('\n').filter((line) => line.endsWith(' installed'))
   return new Set(installed.map((line) => line.split(' ')[0]))
+}
+
+function aptInstallAll(missing) {
+  const namesOf = (packages) => packages.map((each) => each.name)
+  const needed = missing.filter((each) => !each.isOptional)
+  if (needed.length > 0) aptInstall(namesOf(needed))
+  const optional = namesOf(missing.filter((each) => each.isOptional))
+  if (optional.length === 0) return
+  try {
+    aptInstall(optional)
+  } catch (error) {
+    if (!(error instanceof SetupError)) throw error
+    say(`going on without ${optional.join(', ')}, which cannot be installed`)
+  }
 }
 
 function aptInstall(names) {
@@ -163,6 +193,10 @@ function explainOtherSystem(missing) {
   )
 }
 
+function mayMountFuse() {
+  return process.getuid?.() === 0 && fs.existsSync('/dev/fuse')
+}
+
 function libtorrentIsNewEnough() {
   return runs('pkg-config', `--atleast-version=${oldestLibtorrent}`, 'libtorrent-rasterbar')
 }
@@ -170,58 +204,18 @@ function libtorrentIsNewEnough() {
 // --- npm packages ----------------------------------------------------------------------------------------
 
 function installNpmPackages() {
-  if (npmPackagesAreUpToDate()) return
-  step('npm packages', () => {
-    // No dependency needs its install scripts: those with binaries carry them. Development dependencies are
-    // named because NODE_ENV=production or an `omit` in somebody's npm configuration would drop them.
-    const npm =
-      basename(process.env.npm_execpath ?? '') === 'npm-cli.js'
-        ? [process.execPath, process.env.npm_execpath]
-        : ['npm']
-    const install = run([
-      ...npm,
-      'ci',
-      '--ignore-scripts',
-      '--include=dev',
-      '--include=optional',
-      '--no-audit',
-      '--no-fund',
-    ])
-    if (!install.ok) throw new SetupError(`npm ci failed:\n\n${excerpt(install.text)}`)
+  installFrom(root, 'npm packages')
+  const clients = join(root, 'test', 'clients')
+  if (flags.test) installFrom(clients, 'the Hub clients of the tests')
+  if (flags.full) installFrom(join(clients, 'programs', 'transformers'), 'transformers.js, for the tests')
+}
+
+function installFrom(folder, what) {
+  if (packagesAreUpToDate(folder)) return
+  step(what, () => {
+    const failure = installPackages(folder)
+    if (failure !== undefined) throw new SetupError(`npm ci failed:\n\n${excerpt(failure)}`)
   })
-}
-
-/**
- * Compares what is installed with package-lock.json, instead of remembering what this script once did: whoever
- * ran `npm install` by hand need not wait for `npm ci`. The version of Node does not matter, because every
- * binary among the dependencies uses Node-API or is a program of its own.
- */
-function npmPackagesAreUpToDate() {
-  const installed = readJson('node_modules/.package-lock.json')?.packages
-  const wanted = readJson('package-lock.json')?.packages
-  if (installed === undefined || wanted === undefined) return false
-  return Object.entries(wanted).every(([path, entry]) => {
-    if (path === '') return true
-    if (installed[path] === undefined) return entry.optional === true && !isBinaryForThisPlatform(entry)
-    return installed[path].version === entry.version && fs.existsSync(join(root, path, 'package.json'))
-  })
-}
-
-/**
- * Catches a node_modules that was copied from another kind of machine. Packages that name a C library are left
- * out: telling which one we have is slow, and npm chose right when it installed the others.
- */
-function isBinaryForThisPlatform({ os, cpu, libc }) {
-  if (os === undefined || cpu === undefined || libc !== undefined) return false
-  return os.includes(process.platform) && cpu.includes(process.arch)
-}
-
-function readJson(path) {
-  try {
-    return JSON.parse(fs.readFileSync(join(root, path), 'utf8'))
-  } catch {
-    return undefined
-  }
 }
 
 // --- Our own code ----------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
  * What one configuration can do: download a file or a snapshot, give it back, and answer the hook. The steps of a
  * download stand in docs/architecture.md; here they are put in a row.
  */
+import { createHash } from 'node:crypto'
 import {
   type CacheReport,
   type VerifiedFile,
@@ -9,53 +10,46 @@ import {
   verifyCache,
 } from './cache-check/verify-cache.ts'
 import type { Config } from './config.ts'
-import { ConfigError, HubError, LlmptError } from './errors.ts'
+import { ConfigError } from './errors.ts'
 import { isFileOfSize } from './hub/cache-layout.ts'
 import { FileSource } from './hub/file-source.ts'
 import { fileMetadata } from './hub/metadata.ts'
 import type { Place } from './hub/place.ts'
 import { listRepoFiles, resolveRevision } from './hub/repo.ts'
+import { isRefusal, type SharingVerdict } from './hub/sharing.ts'
 import { keepingProcessAlive } from './keep-alive.ts'
 import { log, messageOf } from './log.ts'
-import { type Access, Parts } from './parts.ts'
-import type { SeedStatus } from './seeding/seeder.ts'
+import { type Access, type ClientOverrides, Parts } from './parts.ts'
+import type { SeedRequest, SeedStatus } from './seeding/seeder.ts'
+import type {
+  BroughtFile,
+  CallDeps,
+  DownloadCallOptions,
+  DownloadedFile,
+  DownloadedSnapshot,
+  Downloader,
+  HubQuestions,
+  SnapshotCallOptions,
+} from './snapshot/call.ts'
+import { downloadSnapshot } from './snapshot/download.ts'
+import { type DryRunFile, planFile, planSnapshot } from './snapshot/dry-run.ts'
+import { downloadFile } from './snapshot/file.ts'
+import { fetchOrder } from './snapshot/selection.ts'
 import { type FetchedFile, fetchFile } from './transfer/download.ts'
 import type { TorrentFinder } from './transfer/find-torrent.ts'
-import type { RacePolicy } from './transfer/plan.ts'
-import { addBytes, noBytes, type ProgressListener, ProgressTally } from './transfer/progress.ts'
-import { fetchOrder, forEachBounded, selectFiles } from './transfer/snapshot.ts'
+import { Looks } from './transfer/looks.ts'
+import { noBytes, type ProgressListener, ProgressTally } from './transfer/progress.ts'
 import { type BringEvents, type OfferedFile, SharedFiles } from './transfer/stream-file.ts'
-import {
-  asCommit,
-  type BytesBySource,
-  type Commit,
-  digestOf,
-  type Etag,
-  type FileRef,
-  type HubFile,
-  type InfoHash,
-  type PeerAddress,
-  type RepoRef,
-} from './values.ts'
+import { digestOf, type Etag, type FileRef, type HubFile, type PeerAddress, type RepoRef } from './values.ts'
 
-export interface DownloadCallOptions {
-  readonly signal?: AbortSignal | undefined
-  readonly onProgress?: ProgressListener | undefined
-  /** Puts the file below this folder instead of into the cache. */
-  readonly localDir?: string | undefined
-  /** Whether to seed afterwards, and for how long; overrides the configuration. */
-  readonly seedForMs?: number | undefined
-}
+export type { ClientOverrides } from './parts.ts'
 
-export interface SnapshotCallOptions extends DownloadCallOptions {
-  /** Shell patterns of paths to fetch. @defaultValue all */
-  readonly allowPatterns?: readonly string[] | undefined
-  readonly ignorePatterns?: readonly string[] | undefined
-  /** Exact paths to fetch; one that the repository does not have is an error. */
-  readonly paths?: readonly string[] | undefined
-  /** Files under way at once. @defaultValue 4 */
-  readonly maxWorkers?: number | undefined
-}
+export type {
+  DownloadCallOptions,
+  DownloadedFile,
+  DownloadedSnapshot,
+  SnapshotCallOptions,
+} from './snapshot/call.ts'
 
 export interface VerifyCallOptions {
   /** @defaultValue all repositories of the cache */
@@ -67,38 +61,12 @@ export interface VerifyCallOptions {
   readonly onFile?: ((file: VerifiedFile) => void) | undefined
 }
 
-/** One file, in its place. */
-export interface DownloadedFile {
-  /** The snapshot entry, as `hf_hub_download` returns it; with `localDir`, the file there. */
-  readonly path: string
-  readonly commit: Commit
-  /** `undefined` for a file of a cache without links, or of another client's, when the Hub was not asked. */
-  readonly etag: Etag | undefined
-  readonly sizeBytes: number
-  /** The torrent it came through. */
-  readonly infoHash: InfoHash | undefined
-  readonly bytes: BytesBySource
-}
-
-export interface DownloadedSnapshot {
-  /** The snapshot folder; with `localDir`, that folder. */
-  readonly path: string
-  readonly commit: Commit
-  readonly bytes: BytesBySource
-  /** In the repository's order; `name` is the path within the repository. */
-  readonly files: readonly (DownloadedFile & { readonly name: string })[]
-}
-
 /** Who asks through the hook, which Hub, for which bytes, and how long the look-up may take. */
 export interface OfferContext {
   readonly range: { readonly start: number; readonly end: number }
   readonly endpoint: string
   readonly token: string | undefined
   readonly deadlineMs: number
-}
-
-export interface ClientOverrides {
-  readonly policy?: Partial<RacePolicy> | undefined
 }
 
 /** What all files of one call share. */
@@ -108,167 +76,167 @@ interface Call {
   readonly tally: ProgressTally
   readonly signal: AbortSignal
   readonly place: Place
-  /** What was asked for; `undefined` when only the commit is known. */
-  readonly revision: string | undefined
+  /** Whether the Hub and its storage are asked for content. */
+  readonly http: boolean
   readonly seedForMs: number
+  /** What was there already, to be given to others when the call is over. */
+  readonly found: FoundFile[]
 }
 
-const defaultMaxWorkers = 4
+interface FoundFile {
+  readonly file: HubFile
+  /** Its name in the repository. */
+  readonly entry: string
+  readonly contentPath: string
+}
+
 const silenceMs = 30_000
+/** How long the end of a download waits to hear whether it is given to others. */
+const verdictDeadlineMs = 1_000
 
 export class Client implements AsyncDisposable {
   readonly config: Config
   readonly #parts: Parts
   readonly #life = new AbortController()
   readonly #shared = new SharedFiles()
+  readonly #looks: Looks
+  /** Questions whether files that were there may be given to others. */
+  readonly #handingOver = new Set<Promise<void>>()
   /** Until then the hook does not ask the trackers, which have just been too slow. */
   #silentUntilMs = 0
 
   constructor(config: Config, overrides: ClientOverrides = {}) {
     this.config = config
-    this.#parts = new Parts(config, overrides.policy)
+    this.#parts = new Parts(config, overrides)
+    this.#looks = new Looks(config.smallFileBytes)
   }
 
   // Downloads
 
-  /** Fetches one file into the cache. @throws See `fetchFile`; HubError when the Hub refuses. */
+  /** Fetches one file into the cache. @throws See `downloadFile` of `snapshot/file.ts`. */
   downloadFile(ref: FileRef, options: DownloadCallOptions = {}): Promise<DownloadedFile> {
-    return keepingProcessAlive(() =>
-      this.#whileOpen(options.signal, (signal) => this.#downloadFile(ref, options, signal)),
-    )
+    return this.#call(options, (deps) => downloadFile(ref, options, deps))
   }
 
-  /** Fetches a repository, or the part of it that the patterns or paths name. */
+  /** Fetches a repository, or the part of it that the patterns or paths name. @throws See `snapshot/download.ts`. */
   downloadSnapshot(
     repo: RepoRef,
     revision: string,
     options: SnapshotCallOptions = {},
   ): Promise<DownloadedSnapshot> {
+    return this.#call(options, (deps) => downloadSnapshot(repo, revision, options, deps))
+  }
+
+  /** What `downloadFile` would do. */
+  planFile(ref: FileRef, options: DownloadCallOptions = {}): Promise<DryRunFile> {
+    return this.#call(options, (deps) => planFile(ref, options, deps))
+  }
+
+  /** What `downloadSnapshot` would do, in the order of the paths. */
+  planSnapshot(
+    repo: RepoRef,
+    revision: string,
+    options: SnapshotCallOptions = {},
+  ): Promise<readonly DryRunFile[]> {
+    return this.#call(options, (deps) => planSnapshot(repo, revision, options, deps))
+  }
+
+  #call<T>(options: DownloadCallOptions, work: (deps: CallDeps) => Promise<T>): Promise<T> {
     return keepingProcessAlive(() =>
-      this.#whileOpen(options.signal, (signal, stop) =>
-        this.#downloadSnapshot(repo, revision, options, signal, stop),
-      ),
+      this.#whileOpen(options.signal, async (signal, stop) => {
+        const place = this.#parts.place(options.localDir)
+        const isLocal = this.config.offline || options.localFilesOnly === true
+        const whyLocal = this.config.offline ? 'HF_HUB_OFFLINE is set' : 'only local files are asked for'
+        // Offline, not even the token matters.
+        const hub = isLocal ? undefined : await this.#parts.ownAccess()
+        const calls: Call[] = []
+        try {
+          return await work({
+            place,
+            signal,
+            stop,
+            whyLocal,
+            usesHttp: this.config.http,
+            hub: hub && questionsTo(hub, signal),
+            downloader: (files, { http }) => {
+              if (hub === undefined) throw new TypeError('nothing is fetched when nobody may be asked')
+              const call = this.#newCall({ hub, place, http, signal }, files, options)
+              calls.push(call)
+              return this.#downloader(call)
+            },
+          })
+        } finally {
+          for (const call of calls) this.#giveBackFound(call)
+        }
+      }),
     )
   }
 
-  async #downloadFile(
-    ref: FileRef,
-    options: DownloadCallOptions,
-    signal: AbortSignal,
-  ): Promise<DownloadedFile> {
-    const place = this.#parts.place(options.localDir)
-    const known = await this.#known(ref, place)
-    // A commit never changes; a branch may have moved, and only the Hub knows.
-    if (known !== undefined && (this.config.offline || asCommit(ref.revision) !== undefined)) return known
-    if (this.config.offline) throw offlineError(`${ref.repo}/${ref.path}@${ref.revision}`)
-    const hub = await this.#parts.ownAccess()
-    try {
-      const file = await fileMetadata(hub, ref, { signal })
-      const call = this.#newCall(hub, place, ref.revision, [file], signal, options)
-      return await this.#fetch(file, call, { location: file.location })
-    } catch (error) {
-      const commit = asCommit(ref.revision)
-      if (commit !== undefined && (error as { hubCode?: unknown }).hubCode === 'EntryNotFound') {
-        await place.noteMissing(ref, commit, ref.path)
-      }
-      if (known === undefined || !isUnreachable(error)) throw error
-      log.warn(
-        `the Hub does not answer; using ${ref.path} of the cache, which may be older (${messageOf(error)})`,
-      )
-      return known
-    }
-  }
-
-  async #known(ref: FileRef, place: Place): Promise<DownloadedFile | undefined> {
-    const found = await place.find(ref)
-    if (found === undefined) return undefined
-    const { path, commit, sizeBytes, blob } = found
+  #downloader(call: Call): Downloader {
     return {
-      path,
-      commit,
-      etag: blob?.etag,
-      sizeBytes,
-      infoHash: undefined,
-      bytes: { ...noBytes(), cache: sizeBytes },
+      askAhead: (files) => this.#askAhead(files, call),
+      fetch: (file, how) => this.#fetch(file, call, how),
+      present: async (file, { path, contentPath }) => {
+        const { commit, etag, sizeBytes } = file
+        const bytes = { ...noBytes(), cache: sizeBytes }
+        call.tally.finish(file.path, bytes)
+        call.found.push({ file, entry: path, contentPath })
+        return { path, commit, etag, sizeBytes, infoHash: undefined, bytes }
+      },
     }
-  }
-
-  async #downloadSnapshot(
-    repo: RepoRef,
-    revision: string,
-    options: SnapshotCallOptions,
-    signal: AbortSignal,
-    stop: (reason: unknown) => void,
-  ): Promise<DownloadedSnapshot> {
-    const place = this.#parts.place(options.localDir)
-    if (this.config.offline) return await this.#cachedSnapshot(repo, revision, place)
-    const hub = await this.#parts.ownAccess()
-    const commit = await resolveRevision(hub, repo, revision, { signal })
-    const wanted = selectFiles(await listRepoFiles(hub, repo, commit, { signal }), repo.repo, options)
-    const call = this.#newCall(hub, place, revision, wanted, signal, options)
-    await this.#askAhead(wanted, call)
-    const done = new Map<string, DownloadedFile>()
-    await forEachBounded(fetchOrder(wanted), options.maxWorkers ?? defaultMaxWorkers, async (file) => {
-      try {
-        done.set(file.path, await this.#fetch(file, call))
-      } catch (error) {
-        // One file that cannot be had ends the call; the others keep what they have for the next try.
-        stop(error)
-        throw error
-      }
-    })
-    const files = wanted.flatMap((file) => {
-      const result = done.get(file.path)
-      return result === undefined ? [] : [{ ...result, name: file.path }]
-    })
-    const bytes = files.reduce((sum, file) => addBytes(sum, file.bytes), noBytes())
-    return { path: place.folderOf(repo, commit), commit, bytes, files }
   }
 
   /** One look-up for all files of a call; none for a repository that not everybody may read. */
   async #askAhead(files: readonly HubFile[], call: Call): Promise<void> {
     const [largest] = fetchOrder(files)
     if (call.finder === undefined || largest === undefined) return
-    // A gated repository may show its small files to everybody: then each is asked about by itself.
-    const speaksForAll = call.hub.token === undefined || digestOf(largest.etag) === 'sha256'
-    if (!speaksForAll) return
-    const isPublic = await call.hub.visibility.isPublic(largest, { signal: call.signal })
-    if (isPublic) call.finder.ask(files, call.signal)
+    // A gated repository lists its files, and may show the small ones, to everybody: then each is asked about by itself.
+    if (digestOf(largest.etag) !== 'sha256') return
+    const { visibility } = call.hub
+    const options = { for: 'fetch', signal: call.signal } as const
+    const verdict = await visibility.verdict(largest, options)
+    // That everybody may have this content from another repository says nothing about the other files of this one.
+    const isForAll = verdict === 'public' && (await visibility.isShown(largest, call.signal))
+    if (verdict === 'on-request' || isForAll) call.finder.ask(files, call.signal)
   }
 
   #newCall(
-    hub: Access,
-    place: Place,
-    revision: string | undefined,
+    where: Pick<Call, 'hub' | 'place' | 'http' | 'signal'>,
     files: readonly HubFile[],
-    signal: AbortSignal,
     options: DownloadCallOptions,
   ): Call {
     return {
-      hub,
-      place,
-      revision,
+      ...where,
+      found: [],
       finder: this.#parts.finder(),
       tally: new ProgressTally(files, options.onProgress),
-      signal,
-      seedForMs: options.seedForMs ?? (this.config.seed ? this.config.seedForMs : 0),
+      // While the Hub is silent nobody knows whether others may still have it.
+      seedForMs: where.http ? (options.seedForMs ?? (this.config.seed ? this.config.seedForMs : 0)) : 0,
     }
   }
 
   async #fetch(
     file: HubFile,
     call: Call,
-    how: { location?: string | undefined; events?: BringEvents } = {},
-  ): Promise<DownloadedFile> {
+    how: { location?: string | undefined; anew?: boolean; events?: BringEvents } = {},
+  ): Promise<BroughtFile> {
     const { place } = call
-    const { location, events } = how
+    const { visibility } = call.hub
+    const isHub = call.hub.endpoint === visibility.endpoint
+    const { location = isHub ? visibility.takeLocation(file) : undefined, anew, events } = how
     const willSeed = call.seedForMs > 0 && this.#parts.swarm() !== undefined
     const fetched = await fetchFile(
       {
         file,
         place,
-        source: new FileSource(call.hub, file, { location }),
-        mayShare: (signal) => call.hub.visibility.isPublic(file, { signal }),
+        anew,
+        source: new FileSource(call.hub, file, {
+          location,
+          // A mirror hears the file's name: that it may be shared, because it was asked for or because another repository
+          // shows the same content, is not enough.
+          isPublic: (signal) => visibility.isShown(file, signal),
+        }),
+        mayShare: (signal) => visibility.mayShare(file, { for: 'fetch', signal }),
         torrentFor: willSeed ? { announceUrls: this.#parts.announceUrls } : undefined,
         signal: call.signal,
         onLive: events && ((live) => events.onLive(live)),
@@ -277,56 +245,91 @@ export class Client implements AsyncDisposable {
           call.tally.update(file.path, phase, progress)
         },
       },
-      this.#parts.downloadDeps(call.finder),
-    )
+      this.#parts.downloadDeps(call.finder, { http: call.http }),
+    ).catch((error: unknown) => {
+      call.tally.fail(file.path)
+      throw error
+    })
+    if (fetched.bytes.http > 0) noteShown(call.hub, file)
     const path = await this.#name(file, fetched, call)
     await this.#giveBack(file, path, fetched, call)
     const { commit, etag, sizeBytes } = file
     return { path, commit, etag, sizeBytes, infoHash: fetched.infoHash, bytes: fetched.bytes }
   }
 
-  /** The content's name in the repository, and what its revision is. Nobody owns its torrent yet. */
+  /** The content's name in the repository. Nobody owns its torrent yet. */
   async #name(file: HubFile, fetched: FetchedFile, call: Call): Promise<string> {
     try {
-      call.tally.finish(file.path, fetched.bytes)
       const path = await call.place.settle(file, fetched.isNew)
-      if (call.revision !== undefined) await call.place.noteRevision(file, call.revision, file.commit)
+      call.tally.finish(file.path, fetched.bytes)
       return path
     } catch (error) {
       await fetched.joined?.leg.leave().catch(() => {})
+      call.tally.fail(file.path)
       throw error
     }
   }
 
   /** From here on nothing can hurt the caller. */
   async #giveBack(file: HubFile, entry: string, fetched: FetchedFile, call: Call): Promise<void> {
-    const { joined } = fetched
+    const { joined, made, path } = fetched
+    if (!fetched.isNew) {
+      call.found.push({ file, entry, contentPath: path })
+      return
+    }
     try {
-      const seeder =
-        call.seedForMs > 0 && (await call.hub.visibility.isPublic(file)) ? this.#parts.seeder() : undefined
+      const willSeed = call.seedForMs > 0 && (await this.#maySeedSoon(file, call.hub))
+      const seeder = willSeed ? this.#parts.seeder() : undefined
       if (seeder === undefined) return await joined?.leg.retire()
       const torrent = joined && { torrent: joined.leg.release(), offer: joined.offer }
-      // Where links do not work, the cache keeps the file under its name in the snapshot instead.
-      const path = (await isFileOfSize(fetched.path, file.sizeBytes)) ? fetched.path : entry
-      seeder.seed({
-        blob: file,
-        path,
-        label: labelOf(file),
-        forMs: call.seedForMs,
-        joined: torrent,
-        made: fetched.made,
-        // What was there before this call was verified by whoever brought it, if at all.
-        check: !fetched.isNew,
-      })
+      const request = await seedRequestOf({ file, entry, contentPath: path }, call)
+      seeder.seed({ ...request, joined: torrent, made })
     } catch (error) {
       log.warn(`${labelOf(file)} is not seeded: ${messageOf(error)}`)
     }
   }
 
-  async #cachedSnapshot(repo: RepoRef, revision: string, place: Place): Promise<DownloadedSnapshot> {
-    const found = await place.findSnapshot(repo, revision)
-    if (found === undefined) throw offlineError(`${repo.repo}@${revision}`)
-    return { path: found.path, commit: found.commit, bytes: noBytes(), files: [] }
+  /** Gives back what was there. A warm call asks nothing for that, and waits for nothing. */
+  #giveBackFound(call: Call): void {
+    if (call.found.length === 0 || call.seedForMs === 0 || this.#life.signal.aborted) return
+    if (this.#parts.swarm() === undefined) return
+    const work = this.#seedFound(call).finally(() => this.#handingOver.delete(work))
+    this.#handingOver.add(work)
+  }
+
+  async #seedFound(call: Call): Promise<void> {
+    const { signal } = this.#life
+    const byName = new Map(call.found.map((found) => [found.file, found]))
+    // A large file speaks for its repository: then the small ones need not be asked about.
+    for (const file of fetchOrder([...byName.keys()])) {
+      try {
+        const found = byName.get(file)
+        if (found === undefined || !(await this.#maySeed(file, call.hub, signal))) continue
+        // What was there was verified by whoever brought it, if at all.
+        const request = { ...(await seedRequestOf(found, call)), check: true }
+        signal.throwIfAborted()
+        this.#parts.seeder()?.seed(request)
+      } catch (error) {
+        if (signal.aborted) return
+        log.warn(`${labelOf(file)} is not seeded: ${messageOf(error)}`)
+      }
+    }
+  }
+
+  /** Whether to hand it to the seeder, which asks by itself: not when the answer is no. */
+  async #maySeed(file: HubFile, hub: Access, signal: AbortSignal): Promise<boolean> {
+    return !isRefusal(await hub.visibility.verdict(file, { for: 'seed', signal }))
+  }
+
+  /** The same for a download that is about to end, and waits for a moment only. */
+  async #maySeedSoon(file: HubFile, hub: Access): Promise<boolean> {
+    const deadline = AbortSignal.timeout(verdictDeadlineMs)
+    try {
+      return await this.#maySeed(file, hub, deadline)
+    } catch (error) {
+      if (deadline.aborted) return true
+      throw error
+    }
   }
 
   // The cache
@@ -375,7 +378,7 @@ export class Client implements AsyncDisposable {
     if (kept !== undefined) return kept.torrentFile
     const finder = this.#parts.finder()
     const { visibility } = await this.#parts.ownAccess()
-    if (finder === undefined || !(await visibility.isPublic(file, { signal }))) return undefined
+    if (finder === undefined || !(await visibility.mayShare(file, { for: 'fetch', signal }))) return undefined
     return (await finder.find(file, signal))?.torrentFile
   }
 
@@ -391,8 +394,14 @@ export class Client implements AsyncDisposable {
     await this.#parts.existingSeeder?.stop(etag)
   }
 
+  /** Resolves when everything that may be seeded is in the status: what was there is asked about after its call. */
+  async handedOver(): Promise<void> {
+    while (this.#handingOver.size > 0) await Promise.all(this.#handingOver)
+  }
+
   /** Resolves when everything that is to be seeded is in its swarm or has failed. */
   async seedingSettled(): Promise<void> {
+    await this.handedOver()
     await this.#parts.existingSeeder?.settled()
   }
 
@@ -407,19 +416,13 @@ export class Client implements AsyncDisposable {
       label: labelOf(file),
       forMs,
       check: true,
+      verdict: (signal) => this.#parts.visibility.verdict(file, { for: 'seed', signal }),
     })
   }
 
-  /** Whether the Hub shows this file to everybody now. `undefined`: it does not answer. */
-  async isPublicNow(file: HubFile): Promise<boolean | undefined> {
-    const { repoType, repo, path, commit } = file
-    try {
-      const ref = { repoType, repo, path, revision: commit }
-      const seen = await fileMetadata(this.#parts.access(this.config.endpoint, undefined), ref)
-      return seen.etag === file.etag
-    } catch (error) {
-      return error instanceof HubError && error.status !== undefined ? false : undefined
-    }
+  /** Whether this file may be given to others now, and if not, why. */
+  seedVerdict(file: HubFile): Promise<SharingVerdict> {
+    return this.#parts.visibility.verdict(file, { for: 'seed' })
   }
 
   // The hook
@@ -437,7 +440,7 @@ export class Client implements AsyncDisposable {
     if (file.sizeBytes < this.config.smallFileBytes) return undefined
     const place = this.#parts.place(undefined)
     const isCached = (await place.has(file)) !== undefined
-    const key = JSON.stringify([context.endpoint, context.token ?? null, file])
+    const key = keyOf(file, context)
     const offered = this.#shared.offer(key, {
       sizeBytes: file.sizeBytes,
       isCached,
@@ -446,12 +449,16 @@ export class Client implements AsyncDisposable {
     })
     if (isCached) return offered
     if (this.#parts.swarm() === undefined) return undefined
-    if (this.#isPeek(context.range)) return this.#shared.hasNow(key, context.range) ? offered : undefined
+    // A download that others began may have the bytes already.
+    const isLook = this.#looks.isLook(key, file.sizeBytes, context.range)
+    if (isLook) return this.#shared.hasNow(key, context.range) ? offered : undefined
     if (Date.now() < this.#silentUntilMs) return undefined
     const deadline = AbortSignal.timeout(context.deadlineMs)
     try {
+      // That we saw no token does not mean that the Hub saw none: a `fetch` below us, or its dispatcher, may add one. So
+      // what the program was shown counts for nothing, and the Hub is asked without one.
       const { visibility } = this.#parts.access(context.endpoint, context.token)
-      if (!(await visibility.isPublic(file, { signal: deadline }))) return undefined
+      if (!(await visibility.mayShare(file, { for: 'fetch', signal: deadline }))) return undefined
       return (await this.#parts.finder()?.knows(file, deadline)) ? offered : undefined
     } catch (error) {
       if (!deadline.aborted) throw error
@@ -459,17 +466,6 @@ export class Client implements AsyncDisposable {
       this.#silentUntilMs = Date.now() + silenceMs
       return undefined
     }
-  }
-
-  /**
-   * Whether somebody only wants to look into a file, such as at the header of a safetensors file. The Hub answers that
-   * with one small request, sooner than any swarm, and a look is no reason to download the file: it is answered from
-   * here only when a download that others began has those bytes already. The first byte alone is a probe, after which
-   * more is asked for.
-   */
-  #isPeek({ start, end }: OfferContext['range']): boolean {
-    const isProbe = start === 0 && end === 1
-    return !isProbe && end - start < this.config.smallFileBytes
   }
 
   async #fetchForHook(
@@ -480,9 +476,16 @@ export class Client implements AsyncDisposable {
     events: BringEvents,
   ): Promise<string> {
     return await this.#whileOpen(signal, async (both) => {
-      const hub = this.#parts.access(context.endpoint, context.token)
-      const call = this.#newCall(hub, place, undefined, [file], both, {})
-      return (await this.#fetch(file, call, { events })).path
+      const access = this.#parts.access(context.endpoint, context.token)
+      // Without a token mirrors are asked freely; but the program may have had one that nobody saw.
+      const mayAskMirrors = access.endpoints !== undefined && (await access.visibility.isShown(file, both))
+      const hub = mayAskMirrors ? access : { ...access, endpoints: undefined }
+      const call = this.#newCall({ hub, place, http: true, signal: both }, [file], {})
+      try {
+        return (await this.#fetch(file, call, { events })).path
+      } finally {
+        this.#giveBackFound(call)
+      }
     })
   }
 
@@ -515,9 +518,10 @@ export class Client implements AsyncDisposable {
   }
 
   /** Idempotent. Aborts what is under way, stops seeding, tells the trackers, closes connections. */
-  close(): Promise<void> {
+  async close(): Promise<void> {
     this.#life.abort(new DOMException('the client is closed', 'AbortError'))
-    return this.#parts.close()
+    await this.handedOver()
+    await this.#parts.close()
   }
 
   [Symbol.asyncDispose](): Promise<void> {
@@ -529,11 +533,38 @@ function labelOf(file: HubFile): string {
   return `${file.repo}/${file.path}`
 }
 
-function offlineError(what: string): LlmptError {
-  return new LlmptError('ERR_LLMPT_CACHE', `${what} is not in the cache, and HF_HUB_OFFLINE is set`)
+/** What the hook knows a file by. It is kept for long, and is not to hold the token. */
+function keyOf(file: HubFile, { endpoint, token }: OfferContext): string {
+  return createHash('sha256')
+    .update(JSON.stringify([endpoint, token ?? null, file]))
+    .digest('hex')
 }
 
-/** Nobody answered, as opposed to a refusal. */
-function isUnreachable(error: unknown): boolean {
-  return error instanceof HubError && (error.status === undefined || error.status >= 500)
+async function seedRequestOf({ file, entry, contentPath }: FoundFile, call: Call): Promise<SeedRequest> {
+  return {
+    blob: file,
+    // Where links do not work, the cache keeps the file under its name in the snapshot instead.
+    path: (await isFileOfSize(contentPath, file.sizeBytes)) ? contentPath : entry,
+    label: labelOf(file),
+    forMs: call.seedForMs,
+    verdict: (signal) => call.hub.visibility.verdict(file, { for: 'seed', signal }),
+  }
+}
+
+function questionsTo(hub: Access, signal: AbortSignal): HubQuestions {
+  return {
+    resolveRevision: (repo, revision) => resolveRevision(hub, repo, revision, { signal }),
+    listFiles: (repo, commit) => listRepoFiles(hub, repo, commit, { signal }),
+    identify: async (ref) => {
+      const file = await fileMetadata(hub, ref, { signal })
+      noteShown(hub, file)
+      return file
+    },
+  }
+}
+
+/** We were just shown `file`. When that was by the Hub and without a token, everybody may see it; a mirror's word does not count. */
+function noteShown({ endpoint, token, endpoints, visibility }: Access, file: HubFile): void {
+  const isHub = endpoint === visibility.endpoint && endpoints === undefined
+  if (isHub && token === undefined) void visibility.shown(file)
 }

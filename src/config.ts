@@ -2,16 +2,21 @@
  * One place reads the environment. `getConfig` turns variables and options into a complete,
  * checked `Config`; nothing below it looks at `process.env`.
  */
-import { isIP } from 'node:net'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { ConfigError } from './errors.ts'
-import type { PeerAddress } from './values.ts'
+import { type PeerAddress, parseRepoName } from './values.ts'
 
 /** Everything a download, a seeder or a hook needs to know about its surroundings. */
 export interface Config {
   /** Origin of the Hub, without a trailing slash. `HF_ENDPOINT`. */
   readonly endpoint: string
+  /**
+   * Base URLs of mirrors, in the order in which they are asked while the Hub is out of order. `HF_P2P_MIRRORS`, comma
+   * separated. They must be as trustworthy as the Hub: meanwhile it is they who say what a file is. None gets the
+   * token, nor hears of what not everybody may read.
+   */
+  readonly mirrors: readonly string[]
   /** Hub token, sent to `endpoint` and nowhere else. `HF_TOKEN`, `HF_TOKEN_PATH`, `$HF_HOME/token` (read by `hub/token`). */
   readonly token: string | undefined
   /** File the token is read from when none is given. */
@@ -37,6 +42,11 @@ export interface Config {
    * it is slow: spares the Hub, may cost time. `HF_P2P_HEAD_START`, seconds. 0: both at once.
    */
   readonly headStartMs: number
+  /**
+   * How long a hooked `fetch` may wait for trackers to say whether anybody has the file; then it goes on without them.
+   * `HF_P2P_LOOKUP_TIMEOUT`, seconds.
+   */
+  readonly lookupTimeoutMs: number
   /** Interfaces to listen on, `host:port`; port 0 picks one. `HF_P2P_PORT` sets the port. */
   readonly listen: readonly string[]
   /** Peers to connect to besides those the tracker names. */
@@ -57,6 +67,14 @@ export interface Config {
   readonly seed: boolean
   /** How long a finished download is seeded; `Infinity` while the process lives. */
   readonly seedForMs: number
+  /**
+   * Gated repositories that are shared all the same, each by its name: `org/name`, `datasets/org/name`,
+   * `spaces/org/name`. Whoever finds their swarms gets the files without having accepted anything: see docs/security.md.
+   * `HF_P2P_SHARE_GATED`, comma separated.
+   */
+  readonly shareGated: readonly string[]
+  /** The same for private repositories. `HF_P2P_SHARE_PRIVATE`, comma separated. */
+  readonly sharePrivate: readonly string[]
 }
 
 /** What a caller may set; the rest comes from the environment. */
@@ -75,14 +93,18 @@ const mebibyte = 1024 * 1024
 /** The complete configuration: `options` first, then the environment, then the defaults. @throws {ConfigError} */
 export function getConfig(options: ConfigOptions = {}, env: Environment = process.env): Config {
   const expand = (text: string): string => expandPath(text, env)
-  const xdg = env['XDG_CACHE_HOME'] ? expand(env['XDG_CACHE_HOME']) : join(homeOf(env), '.cache')
-  const hfHome = env['HF_HOME'] ? expand(env['HF_HOME']) : join(xdg, 'huggingface')
+  const hfHome = env['HF_HOME'] ? expand(env['HF_HOME']) : join(cacheHome(env), 'huggingface')
   const cacheFromEnv = env['HF_HUB_CACHE'] || env['HUGGINGFACE_HUB_CACHE']
   const asked = options.trackers ?? options.tracker
   const trackers = asked === undefined ? commaSeparated(env['HF_P2P_TRACKER']) : [asked].flat()
   const port = env['HF_P2P_PORT'] ? integer('HF_P2P_PORT', env['HF_P2P_PORT'], 0, 65535) : 0
+  const endpoint = httpOrigin('endpoint', options.endpoint ?? env['HF_ENDPOINT'] ?? defaultEndpoint)
+  const mirrors = (options.mirrors ?? commaSeparated(env['HF_P2P_MIRRORS'])).map((url) =>
+    httpOrigin('mirror', url),
+  )
   return {
-    endpoint: httpOrigin('endpoint', options.endpoint ?? env['HF_ENDPOINT'] ?? defaultEndpoint),
+    endpoint,
+    mirrors: [...new Set(mirrors)].filter((mirror) => mirror !== endpoint),
     token: options.token ?? (env['HF_TOKEN']?.trim() || undefined),
     tokenPath:
       options.tokenPath ?? (env['HF_TOKEN_PATH'] ? expand(env['HF_TOKEN_PATH']) : join(hfHome, 'token')),
@@ -95,6 +117,8 @@ export function getConfig(options: ConfigOptions = {}, env: Environment = proces
     trackers: trackers.map((url) => httpOrigin('tracker', url)),
     timeoutMs: options.timeoutMs ?? seconds('HF_P2P_TIMEOUT', env['HF_P2P_TIMEOUT'], 300),
     headStartMs: options.headStartMs ?? seconds('HF_P2P_HEAD_START', env['HF_P2P_HEAD_START'], 0, true),
+    lookupTimeoutMs:
+      options.lookupTimeoutMs ?? seconds('HF_P2P_LOOKUP_TIMEOUT', env['HF_P2P_LOOKUP_TIMEOUT'], 1),
     listen: options.listen ?? [`0.0.0.0:${port}`, `[::]:${port}`],
     peers: (options.peers ?? []).map(checkedPeer),
     utp: options.utp ?? !truth(env['HF_P2P_DISABLE_UTP'], true),
@@ -107,6 +131,11 @@ export function getConfig(options: ConfigOptions = {}, env: Environment = proces
       (options.maxDownloadBytesPerSecond !== undefined || options.maxUploadBytesPerSecond !== undefined),
     seed: options.seed ?? !truth(env['CI'], false),
     seedForMs: options.seedForMs ?? Number.POSITIVE_INFINITY,
+    shareGated: repoNames('shareGated', options.shareGated ?? commaSeparated(env['HF_P2P_SHARE_GATED'])),
+    sharePrivate: repoNames(
+      'sharePrivate',
+      options.sharePrivate ?? commaSeparated(env['HF_P2P_SHARE_PRIVATE']),
+    ),
   }
 }
 
@@ -123,8 +152,19 @@ export function parsePeerAddress(text: string): PeerAddress {
 
 /** libtorrent connects to addresses, not to names. */
 function checkedPeer(peer: PeerAddress): PeerAddress {
-  if (isIP(peer.host) === 0) throw new ConfigError(`peer "${peer.host}" is not an IP address`)
+  // Loaded when there are any: the hook reads its configuration in programs that may never use the network.
+  if (process.getBuiltinModule('node:net').isIP(peer.host) === 0)
+    throw new ConfigError(`peer "${peer.host}" is not an IP address`)
   return peer
+}
+
+/** Each repository by itself: nobody shares all that their token opens by one word. */
+function repoNames(what: string, names: readonly string[]): readonly string[] {
+  const wrong = names.find((name) => parseRepoName(name) === undefined)
+  if (wrong === undefined) return [...new Set(names)].sort()
+  throw new ConfigError(
+    `${what}: "${wrong}" is not the name of a repository, such as org/name or datasets/org/name`,
+  )
 }
 
 function diskBackend(text: string): Config['diskBackend'] {
@@ -170,8 +210,25 @@ function integer(name: string, text: string, min: number, max: number): number {
   return value
 }
 
+/** Where programs of this user keep what they can get again. */
+function cacheHome(env: Environment): string {
+  const xdg = env['XDG_CACHE_HOME']
+  return xdg ? expandPath(xdg, env) : join(homeOf(env), '.cache')
+}
+
+/** @throws {ConfigError} For a user without one, as services and containers may be. */
 function homeOf(env: Environment): string {
-  return env['HOME'] || homedir()
+  const home = env['HOME'] || homeOfUser()
+  if (home) return home
+  throw new ConfigError('this user has no home folder: set HF_HOME, or HOME, to a folder to keep files in')
+}
+
+function homeOfUser(): string | undefined {
+  try {
+    return homedir()
+  } catch {
+    return undefined
+  }
 }
 
 /** Expands `~`, `$VAR` and `${VAR}` as Python does for the cache variables; JS clients leave them as they are. */

@@ -1,7 +1,9 @@
 /**
  * The errors this package throws. Tell them apart by `code`: it is stable, and survives two copies
  * of the package in one process. Absence is a value: "no torrent for this file" is `undefined`.
+ * None of them shows a token or a signed URL, in whatever it was given: message, properties, causes.
  */
+import { redact, withoutSecrets } from './redact.ts'
 
 export type ErrorCode =
   | 'ERR_LLMPT_CONFIG'
@@ -19,7 +21,7 @@ export class LlmptError extends Error {
   readonly code: ErrorCode
 
   constructor(code: ErrorCode, message: string, options?: ErrorOptions) {
-    super(message, options)
+    super(redact(message), options?.cause === undefined ? options : { cause: withoutSecrets(options.cause) })
     this.name = new.target.name
     this.code = code
   }
@@ -73,7 +75,7 @@ export class TrackerError extends LlmptError {
 
   constructor(message: string, url: string, options?: ErrorOptions) {
     super('ERR_LLMPT_TRACKER', `${message} (${url})`, options)
-    this.url = url
+    this.url = redact(url)
   }
 }
 
@@ -98,6 +100,8 @@ export class HubError extends LlmptError {
   readonly status: number | undefined
   /** The Hub's own `X-Error-Code`, such as `RepoNotFound`, `GatedRepo`, `RevisionNotFound`, `EntryNotFound`. */
   readonly hubCode: string | undefined
+  /** The commit that has no such file, when that is what is wrong and the Hub named it. */
+  readonly commit: string | undefined
   /** How long the server wants to be left alone, in ms from when this was thrown, or `undefined` when it did not say. */
   readonly retryAfterMs: number | undefined
 
@@ -107,14 +111,16 @@ export class HubError extends LlmptError {
       url: string
       status?: number | undefined
       hubCode?: string | undefined
+      commit?: string | undefined
       retryAfterMs?: number | undefined
     },
     options?: ErrorOptions,
   ) {
     super('ERR_LLMPT_HUB', message, options)
-    this.url = details.url
+    this.url = redact(details.url)
     this.status = details.status
     this.hubCode = details.hubCode
+    this.commit = details.commit
     this.retryAfterMs = details.retryAfterMs
   }
 }

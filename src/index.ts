@@ -4,20 +4,27 @@
  * @packageDocumentation
  */
 import type { CacheReport, VerifiedFile } from './cache-check/verify-cache.ts'
-import type { DownloadedFile } from './client.ts'
+import type { DownloadCallOptions, DownloadedFile } from './client.ts'
 import { type ConfigOptions, getConfig } from './config.ts'
-import { type PatchedFetch, patchGlobalFetch, wrapFetch } from './hook/patch-fetch.ts'
+import { disableP2P } from './global-hook.ts'
+import { wrapFetch } from './hook/patch-fetch.ts'
 import { allClients, clientFor, closeClients, fetchDeps, type HookOptions } from './runtime.ts'
 import type { SeedStatus } from './seeding/seeder.ts'
+import type { DryRunFile } from './snapshot/dry-run.ts'
 import type { CreatedTorrent, CreateTorrentOptions } from './torrent/create.ts'
 import type { ProgressListener } from './transfer/progress.ts'
-import type { RepoType } from './values.ts'
+import type { RepoRef, RepoType } from './values.ts'
 
 export type { Damage } from './cache-check/salvage.ts'
 export type { CacheReport, Verdict, VerifiedFile } from './cache-check/verify-cache.ts'
 export type { DownloadedFile } from './client.ts'
 export { type Config, type ConfigOptions, type Environment, getConfig } from './config.ts'
 export * from './errors.ts'
+
+export { disableP2P, enableP2P, isEnabled } from './global-hook.ts'
+
+export type { SharingVerdict } from './hub/sharing.ts'
+
 export type * from './native/alerts.ts'
 export type {
   NativeAddon,
@@ -32,6 +39,8 @@ export { requireAddon } from './native/load.ts'
 export { type AddTorrentParams, Session } from './native/session.ts'
 export type { Torrent } from './native/torrent.ts'
 export type { HookOptions } from './runtime.ts'
+export type { SeederClock } from './seeding/clock.ts'
+export type { VerdictQuestion } from './seeding/permission.ts'
 export type { PublishDeps } from './seeding/publish.ts'
 export {
   Seeder,
@@ -41,6 +50,7 @@ export {
   type SeedStatus,
 } from './seeding/seeder.ts'
 export { type StoredTorrent, TorrentStore } from './seeding/torrent-store.ts'
+export type { DryRunFile } from './snapshot/dry-run.ts'
 export { type JoinOptions, Swarm, type SwarmOptions, type TorrentOffer } from './swarm/swarm.ts'
 export type { CreatedTorrent, CreateTorrentOptions } from './torrent/create.ts'
 export { type Magnet, type MagnetParts, makeMagnet, parseMagnet } from './torrent/magnet.ts'
@@ -61,7 +71,14 @@ export {
   TrackerClient,
   type TrackerClientOptions,
 } from './tracker/client.ts'
-export type { DownloadProgress, Phase, ProgressListener, TransferProgress } from './transfer/progress.ts'
+export type {
+  ActiveFile,
+  DownloadProgress,
+  FinishedFile,
+  Phase,
+  ProgressListener,
+  TransferProgress,
+} from './transfer/progress.ts'
 export type {
   BlobRef,
   BytesBySource,
@@ -86,6 +103,14 @@ export interface CallOptions extends ConfigOptions {
   readonly revision?: string | undefined
   /** Puts files below this folder instead of into the cache, as Python's client does. */
   readonly localDir?: string | undefined
+  /** Takes what is there and asks nobody, as `HF_HUB_OFFLINE=1` does for every call. @defaultValue false */
+  readonly localFilesOnly?: boolean | undefined
+  /**
+   * Fetches the content anew, also when it is there. The old file stays in its place until the new one is verified.
+   *
+   * @defaultValue false
+   */
+  readonly forceDownload?: boolean | undefined
   /** Cancels the call; what is verified so far stays for the next one. */
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ProgressListener | undefined
@@ -100,8 +125,18 @@ export interface SnapshotDownloadOptions extends CallOptions {
   /** Shell patterns of paths to fetch, as in Python: `*` also matches `/`. @defaultValue all */
   readonly allowPatterns?: string | readonly string[] | undefined
   readonly ignorePatterns?: string | readonly string[] | undefined
-  /** Files under way at once. @defaultValue 4 */
+  /** Files under way at once. @defaultValue 8 */
   readonly maxWorkers?: number | undefined
+}
+
+/** Asks what a call would do: nothing is fetched, and nothing is written. */
+export interface DryRun {
+  readonly dryRun: true
+}
+
+/** A call that fetches. */
+export interface NoDryRun {
+  readonly dryRun?: false | undefined
 }
 
 /**
@@ -117,19 +152,19 @@ export interface SnapshotDownloadOptions extends CallOptions {
  * @throws {CacheError} When the disk refuses.
  * @throws The signal's reason.
  */
-export async function p2pDownload(options: P2pDownloadOptions): Promise<DownloadedFile> {
-  const {
-    repo,
-    repoType = 'model',
-    revision = 'main',
-    path,
-    localDir,
-    signal,
-    onProgress,
-    ...config
-  } = options
+export async function p2pDownload(options: P2pDownloadOptions & NoDryRun): Promise<DownloadedFile>
+export async function p2pDownload(options: P2pDownloadOptions & DryRun): Promise<DryRunFile>
+export async function p2pDownload(
+  options: P2pDownloadOptions & { readonly dryRun?: boolean | undefined },
+): Promise<DownloadedFile | DryRunFile>
+export async function p2pDownload(
+  options: P2pDownloadOptions & { readonly dryRun?: boolean | undefined },
+): Promise<DownloadedFile | DryRunFile> {
+  const { path, dryRun = false, ...rest } = options
+  const { repo, revision, config, call } = partsOf(rest)
   const client = await clientFor(getConfig(config))
-  return await client.downloadFile({ repo, repoType, revision, path }, { localDir, signal, onProgress })
+  const ref = { ...repo, revision, path }
+  return dryRun ? await client.planFile(ref, call) : await client.downloadFile(ref, call)
 }
 
 /**
@@ -138,19 +173,40 @@ export async function p2pDownload(options: P2pDownloadOptions): Promise<Download
  * @returns Path of the snapshot folder; `localDir` when that was given.
  * @throws See `p2pDownload`.
  */
-export async function snapshotDownload(options: SnapshotDownloadOptions): Promise<string> {
-  const { repo, repoType = 'model', revision = 'main', localDir, signal, onProgress, ...rest } = options
-  const { allowPatterns, ignorePatterns, maxWorkers, ...config } = rest
+export async function snapshotDownload(options: SnapshotDownloadOptions & NoDryRun): Promise<string>
+export async function snapshotDownload(
+  options: SnapshotDownloadOptions & DryRun,
+): Promise<readonly DryRunFile[]>
+export async function snapshotDownload(
+  options: SnapshotDownloadOptions & { readonly dryRun?: boolean | undefined },
+): Promise<string | readonly DryRunFile[]>
+export async function snapshotDownload(
+  options: SnapshotDownloadOptions & { readonly dryRun?: boolean | undefined },
+): Promise<string | readonly DryRunFile[]> {
+  const { allowPatterns, ignorePatterns, maxWorkers, dryRun = false, ...rest } = options
+  const { repo, revision, config, call } = partsOf(rest)
   const client = await clientFor(getConfig(config))
-  const snapshot = await client.downloadSnapshot({ repo, repoType }, revision, {
-    localDir,
-    signal,
-    onProgress,
+  const asked = {
+    ...call,
     maxWorkers,
     allowPatterns: allowPatterns === undefined ? undefined : [allowPatterns].flat(),
     ignorePatterns: ignorePatterns === undefined ? undefined : [ignorePatterns].flat(),
-  })
-  return snapshot.path
+  }
+  if (dryRun) return await client.planSnapshot(repo, revision, asked)
+  return (await client.downloadSnapshot(repo, revision, asked)).path
+}
+
+/** What a call is about, what holds for the whole client, and what for this call alone. */
+function partsOf(options: CallOptions): {
+  repo: RepoRef
+  revision: string
+  config: ConfigOptions
+  call: DownloadCallOptions
+} {
+  const { repo, repoType = 'model', revision = 'main', ...rest } = options
+  const { localDir, localFilesOnly, forceDownload, signal, onProgress, ...config } = rest
+  const call = { localDir, localFilesOnly, forceDownload, signal, onProgress }
+  return { repo: { repo, repoType }, revision, config, call }
 }
 
 export interface VerifyCacheOptions extends ConfigOptions {
@@ -191,31 +247,6 @@ export async function verifyCache(options: VerifyCacheOptions = {}): Promise<Cac
     onProgress,
     onFile,
   })
-}
-
-let patched: PatchedFetch | undefined
-
-/**
- * Lets every Hub client that uses the global `fetch` get files from peers where that is possible. Clients that
- * took `fetch` before (transformers.js does at import) keep the original: set their `env.fetch` to `createFetch()`.
- *
- * @throws {ConfigError}
- */
-export function enableP2P(options: HookOptions = {}): void {
-  disableP2P()
-  if (!getConfig(options).p2p) return
-  patched = patchGlobalFetch(fetchDeps(options))
-}
-
-/** Puts `fetch` back as it was. Whoever captured the hooked one gets the original's behaviour from it. */
-export function disableP2P(): void {
-  patched?.restore()
-  patched = undefined
-}
-
-/** Whether `enableP2P` is in force. */
-export function isEnabled(): boolean {
-  return patched !== undefined
 }
 
 /**

@@ -2,30 +2,29 @@
  * What the package tells a person who did not ask. It writes to stderr only, so that a program's
  * output stays its own, and stays silent below `warn` unless `HF_P2P_VERBOSE` is set.
  */
+import { redact } from './redact.ts'
 
 export type LogLevel = 'debug' | 'info' | 'warn'
 export type LogSink = (level: LogLevel, message: string) => void
 
-const order: Record<LogLevel, number> = { debug: 0, info: 1, warn: 2 }
+let isToldAll = false
 
-function threshold(): number {
-  const verbose = process.env['HF_P2P_VERBOSE']
-  return verbose && verbose !== '0' ? order.debug : order.warn
+/** Tells everything from now on, as `HF_P2P_VERBOSE` does. */
+export function beVerbose(): void {
+  isToldAll = true
+}
+
+/** Whether what is below a warning is told, too. */
+export function isVerbose(): boolean {
+  return isToldAll || !['', '0', undefined].includes(process.env['HF_P2P_VERBOSE'])
 }
 
 const toStderr: LogSink = (level, message) => {
-  if (order[level] >= threshold()) process.stderr.write(`llmpt: ${redact(message)}\n`)
+  if (level === 'warn' || isVerbose()) process.stderr.write(`llmpt: ${redact(message)}\n`)
 }
 
 let sink: LogSink = toStderr
 const said = new Set<string>()
-
-/** Hub tokens look like `hf_…`; no log line carries one, wherever the text came from. */
-export function redact(text: string): string {
-  return text
-    .replace(/\bhf_[A-Za-z0-9]{4,}/g, 'hf_***')
-    .replace(/(authorization:?\s*bearer\s+)\S+/gi, '$1***')
-}
 
 export const log = {
   debug: (message: string): void => sink('debug', message),

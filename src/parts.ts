@@ -5,14 +5,20 @@
 import { availableParallelism } from 'node:os'
 import type { Config } from './config.ts'
 import type { HubAccess } from './hub/ask.ts'
+import { Endpoints } from './hub/endpoints.ts'
 import { HubHttp } from './hub/http.ts'
 import type { FileLocks } from './hub/partial-file.ts'
 import { cachePlace, localPlace, type Place } from './hub/place.ts'
 import { readToken } from './hub/token.ts'
 import { Visibility } from './hub/visibility.ts'
+import { VisibilityMemory } from './hub/visibility-memory.ts'
 import type { NativeAddon } from './native/binding.ts'
 import { tryLock, unlock } from './native/file-lock.ts'
 import { loadAddon } from './native/load.ts'
+
+import { keepSecret } from './redact.ts'
+import type { SeederClock } from './seeding/clock.ts'
+
 import { keepTorrent } from './seeding/publish.ts'
 import { Seeder } from './seeding/seeder.ts'
 import { type StoredTorrent, TorrentStore } from './seeding/torrent-store.ts'
@@ -26,17 +32,31 @@ import { removeJournal, sweepJournals } from './transfer/journal.ts'
 import { defaultRacePolicy, type RacePolicy } from './transfer/plan.ts'
 import type { BlobRef } from './values.ts'
 
-/** A Hub as somebody with one token sees it. */
+/** A Hub or a mirror as somebody with one token sees it, and what the Hub shows to everybody. */
 export type Access = HubAccess & { readonly visibility: Visibility }
+
+/** What tests replace. */
+export interface ClientOverrides {
+  readonly policy?: Partial<RacePolicy> | undefined
+  readonly clock?: SeederClock | undefined
+}
+
+/** A program that uses more tokens than these, each for a while, costs an object each time, and no more memory. */
+const mostAccesses = 256
 
 export class Parts {
   readonly config: Config
   readonly #policy: RacePolicy
-  readonly #http = new HubHttp()
+  readonly #http: HubHttp
+  /** `undefined` without mirrors. */
+  readonly #endpoints: Endpoints | undefined
+  readonly #clock: SeederClock | undefined
   readonly #condemned: CondemnedTorrents
   readonly #trackers: readonly TrackerClient[]
   readonly #trackerSet: TrackerSet
   readonly #accesses = new Map<string, Access>()
+  readonly #visibilities = new Map<string, Visibility>()
+  readonly #visibilityMemory: VisibilityMemory | undefined
   #token: Promise<string | undefined> | undefined
   #swarm: Swarm | undefined
   #seeder: Seeder | undefined
@@ -44,11 +64,18 @@ export class Parts {
   #hasTidied = false
   #closing: Promise<void> | undefined
 
-  constructor(config: Config, policy: Partial<RacePolicy> = {}) {
+  constructor(config: Config, { policy, clock }: ClientOverrides = {}) {
     this.config = config
+    this.#http = new HubHttp({ now: clock?.now })
+    this.#clock = clock
     this.#policy = { ...defaultRacePolicy, headStartMs: config.headStartMs, ...policy }
+    const { endpoint, mirrors } = config
+    this.#endpoints = mirrors.length === 0 ? undefined : new Endpoints(endpoint, mirrors, this.#http.now)
     this.#condemned = new CondemnedTorrents(config.stateDir)
     this.#store = new TorrentStore(config.stateDir)
+    // Who shares nothing keeps no record of what could be.
+    const mayShare = config.p2p && config.trackers.length > 0
+    this.#visibilityMemory = mayShare ? new VisibilityMemory(config.stateDir, this.#http.now) : undefined
     this.#trackers = config.trackers.map((url) => new TrackerClient({ url }))
     this.#trackerSet = new TrackerSet(this.#trackers)
   }
@@ -61,13 +88,35 @@ export class Parts {
 
   /** A Hub as somebody else sees it: a hooked program may use several tokens and endpoints. */
   access(endpoint: string, token: string | undefined): Access {
+    // Also when it is known here: the tokens of many others may have come since.
+    if (token !== undefined) keepSecret(token)
     const key = `${endpoint} ${token ?? ''}`
     const known = this.#accesses.get(key)
     if (known !== undefined) return known
-    const hub: HubAccess = { http: this.#http, endpoint, token }
-    const access = { ...hub, visibility: new Visibility(hub) }
+    const endpoints = endpoint === this.config.endpoint ? this.#endpoints : undefined
+    const hub: HubAccess = { http: this.#http, endpoint, token, endpoints }
+    // What a mirror shows to everybody may be what it fetched with a token of its own: the Hub decides.
+    const authority = this.config.mirrors.includes(endpoint) ? this.config.endpoint : endpoint
+    const access = { ...hub, visibility: this.#visibilityAt(authority) }
     this.#accesses.set(key, access)
+    const [oldest] = this.#accesses.keys()
+    if (this.#accesses.size > mostAccesses && oldest !== undefined) this.#accesses.delete(oldest)
     return access
+  }
+
+  /** What the configured Hub shows to everybody. */
+  get visibility(): Visibility {
+    return this.#visibilityAt(this.config.endpoint)
+  }
+
+  /** What everybody sees there does not depend on who asks. */
+  #visibilityAt(endpoint: string): Visibility {
+    const known = this.#visibilities.get(endpoint)
+    if (known !== undefined) return known
+    const hub = { http: this.#http, endpoint }
+    const made = new Visibility({ hub, memory: this.#visibilityMemory, rules: this.config })
+    this.#visibilities.set(endpoint, made)
+    return made
   }
 
   addon(): NativeAddon | undefined {
@@ -94,6 +143,7 @@ export class Parts {
       swarm,
       store: this.#store,
       trackers: this.#trackers,
+      clock: this.#clock,
       // Hashing for others must leave room for whoever we are a guest of.
       threads: Math.max(1, availableParallelism() - 1),
     })
@@ -138,10 +188,12 @@ export class Parts {
     const deps = { locks, onSwept, ...(!this.config.symlinks && { symlinks: false }) }
     if (!this.#hasTidied) sweepJournals(this.config.stateDir)
     this.#hasTidied = true
-    return localDir === undefined ? cachePlace(this.config.cacheDir, deps) : localPlace(localDir, deps)
+    const { cacheDir } = this.config
+    return localDir === undefined ? cachePlace(cacheDir, deps) : localPlace(localDir, deps, cacheDir)
   }
 
-  downloadDeps(finder: TorrentFinder | undefined): DownloadDeps {
+  /** @param options.http Whether the Hub and its storage may be asked for content, as far as the configuration allows it. */
+  downloadDeps(finder: TorrentFinder | undefined, options: { readonly http: boolean }): DownloadDeps {
     const { stateDir, smallFileBytes, timeoutMs, http, offline } = this.config
     return {
       addon: this.addon(),
@@ -152,7 +204,7 @@ export class Parts {
       policy: this.#policy,
       smallFileBytes,
       timeoutMs,
-      canUseHttp: http,
+      canUseHttp: http && options.http,
       offline,
       onTied: (file, offer) => keepTorrent(file, offer, { store: this.#store }),
     }
@@ -164,6 +216,7 @@ export class Parts {
       await this.#seeder?.close()
       await this.#swarm?.close()
       await this.#http.close()
+      await this.#visibilityMemory?.idle()
     })()
     return this.#closing
   }

@@ -1,5 +1,5 @@
 /** `node --import llmpt-native/register app.mjs`: the hook for programs that know nothing of it. */
-import { enableP2P } from './index.ts'
+import { enableP2P } from './global-hook.ts'
 import { log, messageOf } from './log.ts'
 
 try {

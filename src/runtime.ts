@@ -31,25 +31,23 @@ export async function closeClients(): Promise<void> {
 }
 
 export interface HookOptions extends ConfigOptions {
-  /** More Hub origins to watch besides huggingface.co, hf.co and the configured endpoint. */
+  /** More Hub origins to watch besides huggingface.co, hf.co, the configured endpoint and its mirrors. */
   readonly endpoints?: readonly string[] | undefined
 }
 
 const publicEndpoints = ['https://huggingface.co', 'https://hf.co']
-/** How long the look-up of a torrent may hold up a program that only wanted to fetch. */
-const offerDeadlineMs = 1_000
 
 /** What the fetch wrapper needs to answer from the swarm. @throws {ConfigError} */
 export function fetchDeps(options: HookOptions): FetchDeps {
   const { endpoints = [], ...rest } = options
   const config = getConfig(rest)
-  const watched = [...new Set([config.endpoint, ...publicEndpoints, ...endpoints])]
+  const watched = [...new Set([config.endpoint, ...config.mirrors, ...publicEndpoints, ...endpoints])]
   return {
     endpoints: () => watched,
     isActive: () => config.p2p,
     offer: async (file, { token, endpoint, range }) => {
       const client = await clientFor(config)
-      return await client.offer(file, { token, endpoint, range, deadlineMs: offerDeadlineMs })
+      return await client.offer(file, { token, endpoint, range, deadlineMs: config.lookupTimeoutMs })
     },
   }
 }

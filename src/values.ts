@@ -19,6 +19,21 @@ export interface RepoRef {
   readonly repo: string
 }
 
+const repoPrefixes: Record<RepoType, string> = { model: '', dataset: 'datasets/', space: 'spaces/' }
+
+/** A repository in one word, as the Hub's own addresses have it: `org/name`, `datasets/org/name`, `spaces/org/name`. */
+export function repoNameOf({ repoType, repo }: RepoRef): string {
+  return repoPrefixes[repoType] + repo
+}
+
+/** The repository that `repoNameOf` calls `text`; `undefined` for what cannot be one. */
+export function parseRepoName(text: string): RepoRef | undefined {
+  const repoType =
+    repoTypes.find((type) => type !== 'model' && text.startsWith(repoPrefixes[type])) ?? 'model'
+  const repo = text.slice(repoPrefixes[repoType].length)
+  return isRepoId(repo) ? { repoType, repo } : undefined
+}
+
 /** A file as a person names it: `revision` is a branch, a tag, `refs/pr/N` or a commit. */
 export interface FileRef extends RepoRef {
   readonly revision: string

@@ -14,8 +14,15 @@ import { isSameFile, removeDamaged, type SeenFile, setAside } from '../hub/damag
 import type { FileLocks } from '../hub/partial-file.ts'
 import { log, messageOf } from '../log.ts'
 import type { NativeAddon } from '../native/binding.ts'
-import { type DownloadProgress, noBytes, type ProgressListener } from '../transfer/progress.ts'
-import { forEachBounded } from '../transfer/snapshot.ts'
+import { forEachBounded } from '../transfer/bounded.ts'
+import {
+  activeFile,
+  type FinishedFile,
+  noBytes,
+  Pace,
+  type ProgressListener,
+  secondsFor,
+} from '../transfer/progress.ts'
 import {
   type BytesBySource,
   type Commit,
@@ -418,6 +425,8 @@ class CheckProgress {
   readonly #total: number
   readonly #sizeBytes: number
   readonly #active = new Map<CheckedEntry, number>()
+  readonly #pace = new Pace()
+  #finished: FinishedFile[] = []
   #done = 0
   #doneBytes = 0
 
@@ -437,26 +446,38 @@ class CheckProgress {
     this.#active.delete(entry)
     this.#done += 1
     this.#doneBytes += sizeOf(entry)
+    this.#finished.push({ path: pathOf(entry), sizeBytes: sizeOf(entry), bytes: hashedOf(sizeOf(entry)) })
     this.#show()
   }
 
   #show(): void {
     if (this.#listener === undefined) return
-    const active = [...this.#active].map(([entry, hashed]) => {
-      const bytes = { ...noBytes(), cache: hashed }
-      const path = namesOf(entry)[0]?.path ?? entry.path
-      return { path, phase: 'verifying' as const, progress: { ...still, sizeBytes: sizeOf(entry), bytes } }
-    })
+    const active = [...this.#active].map(([entry, hashed]) =>
+      activeFile(pathOf(entry), 'verifying', { ...still, sizeBytes: sizeOf(entry), bytes: hashedOf(hashed) }),
+    )
     const hashed = active.reduce((sum, { progress }) => sum + progress.bytes.cache, this.#doneBytes)
-    const progress: DownloadProgress = {
+    this.#pace.add(performance.now(), hashed)
+    const finished = this.#finished
+    this.#finished = []
+    this.#listener({
       ...still,
       files: { done: this.#done, total: this.#total },
       sizeBytes: this.#sizeBytes,
-      bytes: { ...noBytes(), cache: hashed },
+      bytes: hashedOf(hashed),
+      rate: this.#pace.bytesPerSecond,
+      secondsLeft: secondsFor(this.#sizeBytes - hashed, this.#pace.bytesPerSecond),
       active,
-    }
-    this.#listener(progress)
+      finished,
+    })
   }
+}
+
+function pathOf(entry: CheckedEntry): string {
+  return namesOf(entry)[0]?.path ?? entry.path
+}
+
+function hashedOf(bytes: number): FinishedFile['bytes'] {
+  return { ...noBytes(), cache: bytes }
 }
 
 const still = { httpRate: 0, p2pRate: 0, peers: 0 } as const

@@ -2,7 +2,8 @@
  * What a command says, and to whom. stdout belongs to programs: the result on one line, or with `--json` one object
  * per line. Everything for people goes to stderr.
  */
-import { divertLog, type LogLevel, redact } from '../log.ts'
+import { divertLog, isVerbose, type LogLevel } from '../log.ts'
+import { redact } from '../redact.ts'
 
 export interface OutputOptions {
   readonly json: boolean
@@ -71,12 +72,18 @@ export class Output implements Disposable {
   }
 
   #log(level: LogLevel, message: string): void {
-    const verbose = !['', '0', undefined].includes(process.env['HF_P2P_VERBOSE'])
-    if (verbose || (level === 'warn' && !this.quiet)) this.#print(`llmpt: ${message}`)
+    if (isVerbose() || (level === 'warn' && !this.quiet)) this.#print(`llmpt: ${message}`)
   }
 }
 
-/** Whether `stream` shows colours: a terminal, unless `NO_COLOR` says otherwise. @see https://no-color.org */
+/**
+ * Whether to write colours to `stream`: to a terminal, unless `NO_COLOR` is set; `FORCE_COLOR` has the last word, as it has
+ * in Node.
+ *
+ * @see https://no-color.org, https://force-color.org
+ */
 export function hasColor(stream: { isTTY?: boolean }): boolean {
-  return stream.isTTY === true && !process.env['NO_COLOR'] && process.env['TERM'] !== 'dumb'
+  const { FORCE_COLOR: force, NO_COLOR: no, TERM: terminal } = process.env
+  if (force) return force !== '0' && force !== 'false'
+  return stream.isTTY === true && !no && terminal !== 'dumb'
 }

@@ -80,6 +80,13 @@ export function parsePort(text: string): number {
   return port
 }
 
+/** How many files at a time. @throws {ConfigError} */
+export function parseWorkers(text: string): number {
+  const workers = /^\d{1,4}$/.test(text) ? Number(text) : Number.NaN
+  if (!(workers >= 1 && workers <= 256)) throw new ConfigError(`"${text}" is not a number from 1 to 256`)
+  return workers
+}
+
 /** An `http://` or `https://` URL. @throws {ConfigError} */
 export function parseHttpUrl(text: string): string {
   const url = URL.canParse(text) ? new URL(text) : undefined

@@ -2,7 +2,8 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import { parsePeerAddress } from '../config.ts'
 import { ConfigError } from '../errors.ts'
-import { messageOf } from '../log.ts'
+import { beVerbose, messageOf } from '../log.ts'
+import { redact } from '../redact.ts'
 import { repoTypes } from '../values.ts'
 import { packageVersion } from '../version.ts'
 import { type CommandContext, exitCodes, runCommand } from './command.ts'
@@ -15,6 +16,7 @@ import {
   parseRate,
   parseRepoAtRevision,
   parseTrackerUrl,
+  parseWorkers,
 } from './parse.ts'
 
 /** Runs one command line, without `node` and the script. @returns The exit code. */
@@ -30,7 +32,7 @@ export async function main(args: readonly string[]): Promise<number> {
     if (!(error instanceof CommanderError)) throw error
     if (error.exitCode === 0) return exitCodes.ok // --help and --version
     if (args.includes('--json')) {
-      const message = error.message.replace(/^error: /, '')
+      const message = redact(error.message.replace(/^error: /, ''))
       process.stdout.write(`${JSON.stringify({ event: 'error', code: 'ERR_LLMPT_CONFIG', message })}\n`)
     }
     return exitCodes.wrongUse
@@ -43,6 +45,10 @@ function makeProgram(done: Done): Command {
   const program = new Command('llmpt')
     .description('Hugging Face Hub downloads from a BitTorrent swarm, over HTTP, or from both at once.')
     .version(packageVersion, '-V, --version', 'print the version')
+    .option('--debug', 'say on stderr what happens, in detail (HF_P2P_VERBOSE); with any command')
+    .on('option:debug', beVerbose)
+    // What somebody mistyped may be a token.
+    .configureOutput({ outputError: (text, write) => write(redact(text)) })
     .exitOverride()
     .showHelpAfterError('Try --help.')
     .configureHelp({ showGlobalOptions: false })
@@ -70,9 +76,14 @@ function addDownload(program: Command, done: Done): void {
     .option('--local-dir <dir>', 'put the files here instead of into the cache')
     .addOption(trackerOption())
     .option('--endpoint <url>', 'the Hub (HF_ENDPOINT)', use(parseHttpUrl))
+    .addOption(mirrorOption())
     .option('--token <token>', 'for private repositories; HF_TOKEN does not show in process lists')
     .option('--no-p2p', 'HTTP only')
     .option('--no-http', 'peers only')
+    .option('--force-download', 'fetch also what is there already')
+    .option('--local-files-only', 'take what is there already, and ask nobody')
+    .option('--dry-run', 'show what would be downloaded, and download nothing')
+    .option('--max-workers <n>', 'files at a time (8)', use(parseWorkers))
     .option(
       '--seed-for <duration>',
       'then give it to others for so long: 90s, 10m, 2h, 1d, forever; a bare number is seconds',
@@ -89,6 +100,7 @@ function addDownload(program: Command, done: Done): void {
     'llmpt download org/model',
     'llmpt download org/model config.json',
     'llmpt download org/model --include "*.safetensors" --seed-for 2h',
+    'llmpt download org/model --dry-run',
   ]
   finish(command, texts, done, async ({ args, options }, context) => {
     const [repo, paths] = args as [string, string[]]
@@ -151,6 +163,7 @@ function addVerify(program: Command, done: Done): void {
     .option('--cache-dir <dir>', 'the Hub cache (HF_HUB_CACHE)')
     .addOption(trackerOption())
     .option('--endpoint <url>', 'the Hub (HF_ENDPOINT)', use(parseHttpUrl))
+    .addOption(mirrorOption())
     .option('--token <token>', 'for private repositories; HF_TOKEN does not show in process lists')
     .option('--no-p2p', 'HTTP only')
     .addOption(jsonOption())
@@ -310,6 +323,11 @@ function trackerOption(): Option {
   return new Option('--tracker <url>', 'who knows the peers; can be repeated (HF_P2P_TRACKER)').argParser(
     collect(parseHttpUrl),
   )
+}
+
+function mirrorOption(): Option {
+  const meaning = 'who is asked while the Hub is out of order; can be repeated (HF_P2P_MIRRORS)'
+  return new Option('--mirror <url>', meaning).argParser(collect(parseHttpUrl))
 }
 
 function listenOption(): Option {

@@ -10,51 +10,83 @@ export interface ProgressView extends Disposable {
 }
 
 const eventsEveryMs = 200
-const linesEveryMs = 5_000
+/** Of a download that takes long, fewer lines: one for each tenth of the time it has taken. */
+const linesEveryMs = { least: 5_000, most: 60_000, shareOfElapsed: 0.1 }
 
 /** The view that fits these options and this stderr. */
 export async function progressView(out: Output): Promise<ProgressView> {
   if (out.json)
-    return new ThrottledView(eventsEveryMs, true, (progress) =>
-      out.event('progress', progressEvent(progress)),
-    )
-  if (out.quiet) return new ThrottledView(Number.POSITIVE_INFINITY, false, () => {})
-  if (process.stderr.isTTY) {
+    return new EventsView(eventsEveryMs, (progress) => out.event('progress', progressEvent(progress)))
+  if (out.quiet) return new SilentView()
+  if (process.stderr.isTTY && process.env['TERM'] !== 'dumb') {
     const { BarsView } = await import('./progress-bars.ts')
-    return new BarsView(out, hasColor(process.stderr))
+    return new BarsView(out, process.stderr, hasColor(process.stderr))
   }
-  // The first line after five seconds: a download that is over by then needs none.
-  return new ThrottledView(linesEveryMs, false, (progress) => out.say(progressLine(progress)))
+  return new LinesView((progress) => out.say(progressLine(progress)))
 }
 
-/** Calls `show` at most once in `everyMs`. */
-class ThrottledView implements ProgressView {
+/** Shows nothing. */
+class SilentView implements ProgressView {
+  latest: DownloadProgress | undefined
+
+  readonly onProgress = (progress: DownloadProgress): void => {
+    this.latest = progress
+  };
+
+  [Symbol.dispose](): void {}
+}
+
+/** Shows the first progress and the last, and between them one in `everyMs` at most. */
+export class EventsView implements ProgressView {
   latest: DownloadProgress | undefined
   readonly #everyMs: number
   readonly #show: (progress: DownloadProgress) => void
-  readonly #showsLast: boolean
   #shown: DownloadProgress | undefined
-  #shownAtMs: number
+  #shownMs = Number.NEGATIVE_INFINITY
 
-  /** @param showsAll Whether the first and the last progress are shown too, whenever they come. */
-  constructor(everyMs: number, showsAll: boolean, show: (progress: DownloadProgress) => void) {
+  constructor(everyMs: number, show: (progress: DownloadProgress) => void) {
     this.#everyMs = everyMs
     this.#show = show
-    this.#showsLast = showsAll
-    this.#shownAtMs = showsAll ? Number.NEGATIVE_INFINITY : performance.now()
   }
 
   readonly onProgress = (progress: DownloadProgress): void => {
     this.latest = progress
     const now = performance.now()
-    if (now - this.#shownAtMs < this.#everyMs) return
-    this.#shownAtMs = now
+    if (now - this.#shownMs < this.#everyMs) return
+    this.#shownMs = now
     this.#shown = progress
     this.#show(progress)
   };
 
   [Symbol.dispose](): void {
-    if (this.#showsLast && this.latest !== undefined && this.latest !== this.#shown) this.#show(this.latest)
+    if (this.latest !== undefined && this.latest !== this.#shown) this.#show(this.latest)
     this.#shown = this.latest
   }
+}
+
+/** Shows a line now and then, the first after five seconds: a download that is over by then needs none. */
+export class LinesView implements ProgressView {
+  latest: DownloadProgress | undefined
+  readonly #show: (progress: DownloadProgress) => void
+  readonly #nowMs: () => number
+  readonly #startedMs: number
+  #shownMs: number
+
+  constructor(show: (progress: DownloadProgress) => void, nowMs: () => number = () => performance.now()) {
+    this.#show = show
+    this.#nowMs = nowMs
+    this.#startedMs = this.#shownMs = nowMs()
+  }
+
+  readonly onProgress = (progress: DownloadProgress): void => {
+    this.latest = progress
+    const now = this.#nowMs()
+    const { least, most, shareOfElapsed } = linesEveryMs
+    const everyMs = Math.min(most, Math.max(least, (now - this.#startedMs) * shareOfElapsed))
+    if (now - this.#shownMs < everyMs) return
+    this.#shownMs = now
+    this.#show(progress)
+  };
+
+  [Symbol.dispose](): void {}
 }

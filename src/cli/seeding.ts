@@ -1,7 +1,7 @@
 /** Seeding in the foreground: says what has started, and waits until it is over or somebody has had enough. */
 import type { Client } from '../client.ts'
+import { type SharingVerdict, whyNotShared } from '../hub/sharing.ts'
 import type { SeedStatus } from '../seeding/seeder.ts'
-import type { Etag } from '../values.ts'
 import { countOf, formatBytes, formatTime, printable } from './format.ts'
 import { untilAborted } from './interrupt.ts'
 import { movedPort } from './listen-check.ts'
@@ -51,17 +51,9 @@ export async function keepSeeding(client: Client, out: Output, signal: AbortSign
   return await reporter.finish()
 }
 
-/** Says that something is not given to others. @param path `null` for the whole repository. @param isPublic What the Hub says. */
-export function tellSkipped(
-  out: Output,
-  repo: string,
-  path: string | null,
-  isPublic: false | undefined,
-): void {
-  const reason =
-    isPublic === false
-      ? 'not everybody may see it at the Hub'
-      : 'the Hub does not answer whether everybody may see it'
+/** Says that something is not given to others. @param path `null` for the whole repository. */
+export function tellSkipped(out: Output, repo: string, path: string | null, verdict: SharingVerdict): void {
+  const reason = whyNotShared(verdict)
   out.event('skipped', { repo, path, reason })
   out.complain(`${path === null ? repo : `${repo}/${printable(path)}`} is not seeded: ${reason}`)
 }
@@ -69,7 +61,7 @@ export function tellSkipped(
 class Reporter {
   readonly #client: Client
   readonly #out: Output
-  readonly #told = new Set<Etag>()
+  readonly #told = new Set<string>()
   #hasToldPort = false
 
   constructor(client: Client, out: Output) {
@@ -81,8 +73,10 @@ class Reporter {
     const statuses = await this.#client.seedStatus()
     for (const status of statuses) {
       const { etag, state } = status
-      if (this.#told.has(etag) || (state !== 'seeding' && state !== 'failed')) continue
-      this.#told.add(etag)
+      const isOver = state === 'failed' || state === 'withdrawn'
+      const news = `${etag} ${isOver}`
+      if (this.#told.has(news) || (state !== 'seeding' && !isOver)) continue
+      this.#told.add(news)
       if (state === 'seeding') await this.#tellStart(status)
       else this.#tellFailure(status)
     }

@@ -55,7 +55,7 @@ async function openRange(
       onStart,
       onWait,
       leaveOrigin: true,
-      isContent: true,
+      content: 'range',
       retries: 0,
     },
   )

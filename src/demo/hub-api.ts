@@ -162,8 +162,8 @@ async function answerApi(
     id: repo.repo,
     modelId: repo.repo,
     sha: commit.id,
-    private: repo.spec.isPrivate ?? false,
-    gated: repo.spec.isGated ? 'auto' : false,
+    private: repo.access === 'private',
+    gated: repo.access === 'gated' ? 'auto' : false,
     disabled: repo.spec.isDisabled ?? false,
     downloads: 0,
     likes: 0,
@@ -281,7 +281,7 @@ function admit(
     return false
   }
   const isMember = !isAnonymous && repo !== undefined && world.tokens[token]?.includes(repo.repo) === true
-  if (!repo || (repo.spec.isPrivate && !isMember)) {
+  if (!repo || repo.access === 'deleted' || (repo.access === 'private' && !isMember)) {
     if (isAnonymous) refuse(exchange, 401, 'RepoNotFound', 'Invalid username or password.')
     else refuse(exchange, 404, 'RepoNotFound', 'Repository not found')
     return false
@@ -290,7 +290,8 @@ function admit(
     refuse(exchange, 403, undefined, 'Access to this resource is disabled.')
     return false
   }
-  if (what === 'content' && repo.spec.isGated && !isMember) {
+  const isOpen = exchange.record.file !== undefined && repo.spec.openFiles?.includes(exchange.record.file)
+  if (what === 'content' && repo.access === 'gated' && !isMember && !isOpen) {
     refuse(exchange, isAnonymous ? 401 : 403, 'GatedRepo', `Access to model ${repo.repo} is restricted.`)
     return false
   }

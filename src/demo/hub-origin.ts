@@ -3,7 +3,13 @@
  * sends and misbehaves on demand.
  */
 import { once } from 'node:events'
-import { createServer, type IncomingMessage, type Server, type ServerResponse } from 'node:http'
+import {
+  createServer,
+  type IncomingHttpHeaders,
+  type IncomingMessage,
+  type Server,
+  type ServerResponse,
+} from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { gzipSync } from 'node:zlib'
@@ -52,6 +58,8 @@ export interface RequestRecord {
   readonly url: string
   readonly range: string | undefined
   readonly authorization: boolean
+  /** As they arrived, names in lower case. */
+  readonly headers: Readonly<IncomingHttpHeaders>
   /** Name of the file whose content or identity was asked for. */
   file: string | undefined
   status: number
@@ -163,6 +171,7 @@ export class Origin {
       url: req.url ?? '',
       range: req.headers.range,
       authorization: req.headers.authorization !== undefined,
+      headers: req.headers,
       file: undefined,
       status: 0,
       bytesSent: 0,

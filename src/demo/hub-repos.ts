@@ -26,11 +26,16 @@ export interface RepoSpec {
   readonly isPrivate?: boolean
   /** Content only for tokens that name it; the API is open. */
   readonly isGated?: boolean
+  /** Files that a gate does not guard, such as its README. @defaultValue none */
+  readonly openFiles?: readonly string[]
   /** Switched off by the Hub. */
   readonly isDisabled?: boolean
   /** Former ids, which redirect. */
   readonly renamedFrom?: readonly string[]
 }
+
+/** Who may see a repository: everybody, tokens that name it (`gated`: its content), or nobody. */
+export type RepoAccess = 'public' | 'gated' | 'private' | 'deleted'
 
 /** A file of one commit. */
 export interface DemoFile {
@@ -51,6 +56,8 @@ export class DemoRepo {
   readonly repoType: RepoType
   readonly repo: string
   readonly spec: RepoSpec
+  /** Who may see it now. */
+  access: RepoAccess
   readonly commits: Map<string, DemoCommit> = new Map()
   /** `main`, tags, branches, `refs/pr/N` -> commit id. */
   readonly refs: Map<string, string> = new Map()
@@ -59,6 +66,7 @@ export class DemoRepo {
     this.spec = spec
     this.repo = spec.repo
     this.repoType = spec.repoType ?? 'model'
+    this.access = spec.isPrivate ? 'private' : spec.isGated ? 'gated' : 'public'
   }
 
   static async create(spec: RepoSpec): Promise<DemoRepo> {

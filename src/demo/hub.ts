@@ -17,7 +17,7 @@ import {
   reply,
   replyFault,
 } from './hub-origin.ts'
-import { type DemoFile, DemoRepo, type FileTree, type RepoSpec } from './hub-repos.ts'
+import { type DemoFile, DemoRepo, type FileTree, type RepoAccess, type RepoSpec } from './hub-repos.ts'
 import { answerCas, xetHash } from './hub-xet.ts'
 
 export {
@@ -28,7 +28,7 @@ export {
   type Storage,
 } from './hub-content.ts'
 export type { Availability, Fault, OriginName, RequestRecord } from './hub-origin.ts'
-export type { FileSpec, FileTree, RepoSpec } from './hub-repos.ts'
+export type { FileSpec, FileTree, RepoAccess, RepoSpec } from './hub-repos.ts'
 
 /** How the Hub behaves apart from faults. */
 export interface HubOptions {
@@ -174,6 +174,11 @@ export class HubServer implements AsyncDisposable {
   ref(path: string, where: Where = {}): FileRef {
     const { repoType, repo } = this.repo(where)
     return { repoType, repo, path, revision: where.revision ?? 'main' }
+  }
+
+  /** Its owner changes who may see a repository. */
+  setAccess(access: RepoAccess, where: Where = {}): void {
+    this.repo(where).access = access
   }
 
   /** Makes `files` the whole tree of a branch and returns the commit id. */

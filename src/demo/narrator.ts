@@ -27,12 +27,12 @@ export class Narrator {
   }
 
   /** A user's progress: one line that changes on a terminal, a line now and then elsewhere. */
-  progress(name: string, progress: Omit<DownloadProgress, 'active'>): void {
+  progress(name: string, progress: Omit<DownloadProgress, 'active' | 'finished'>): void {
     const now = performance.now()
     const isTerminal = this.#stream.isTTY === true
     if (now - this.#shownAtMs < (isTerminal ? 100 : lineEveryMs)) return
     this.#shownAtMs = now
-    const text = `   ${name}: ${progressLine({ ...progress, active: [] })}`
+    const text = `   ${name}: ${progressLine({ ...progress, secondsLeft: progress.secondsLeft ?? undefined, active: [] })}`
     if (isTerminal) this.#stream.write(`\r\x1b[K${text.slice(0, this.#stream.columns - 1)}`)
     else this.line(text)
     this.#hasOpenLine = isTerminal

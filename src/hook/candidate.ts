@@ -18,7 +18,7 @@ export interface FoundFile {
 /** A plain GET of a file at a watched Hub. */
 export interface Candidate extends FoundFile {
   readonly url: URL
-  /** All that are watched. */
+  /** All that are watched, the configured one first. */
   readonly endpoints: readonly string[]
   /** A copy of the caller's. */
   readonly headers: Headers

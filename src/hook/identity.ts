@@ -1,5 +1,5 @@
 /** What one answer of the Hub says a file is. */
-import { parseEtag, parseSize } from '../hub/metadata.ts'
+import { parseEtag, parseSize } from '../hub/header-values.ts'
 import { asCommit, type FileMetadata } from '../values.ts'
 
 const redirectStatuses = new Set([301, 302, 303, 307, 308])

@@ -14,7 +14,7 @@ export interface OfferedFile {
 
 /** Who asks for a file. */
 export interface OfferContext {
-  /** The token the Hub has just admitted to this file; `undefined` when it showed the file to everybody. */
+  /** The token of the request; `undefined` when it had none, which somebody below may have added: it is no sign that all may have the file. */
   readonly token: string | undefined
   /** The caller's; when it aborts, the answer is of no use to anyone. */
   readonly signal: AbortSignal | undefined
@@ -26,7 +26,7 @@ export interface OfferContext {
 
 /** What `wrapFetch` is given. */
 export interface FetchDeps {
-  /** Hub origins to watch, possibly with a path prefix, without a trailing slash. */
+  /** Hub origins to watch, the configured one first; possibly with a path prefix, without a trailing slash. */
   endpoints(): readonly string[]
   /**
    * The file, if it can be had without the Hub's storage. The caller's `fetch` waits for this, so it needs a

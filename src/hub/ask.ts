@@ -1,9 +1,11 @@
 /**
- * How we ask the Hub: the token goes to the endpoint's origin and nowhere else, redirects are followed by
- * hand, and an overloaded server gets a second and a third chance.
+ * How we ask one endpoint: the token goes to its origin and nowhere else, redirects are followed by hand, and an
+ * overloaded server gets a second and a third chance. Which endpoint is asked is decided in `endpoints.ts`.
  */
 import { HubError } from '../errors.ts'
-import { connectionErrorCode, type HubHttp, type HubResponse, withoutQuery } from './http.ts'
+import { atEndpoint } from './endpoint-url.ts'
+import type { Endpoints } from './endpoints.ts'
+import { connectionErrorCode, type HubHttp, type HubRequest, type HubResponse, withoutQuery } from './http.ts'
 import { askedPauseMs } from './origin-pauses.ts'
 import { refusal, type Subject } from './refusal.ts'
 
@@ -13,6 +15,8 @@ export interface HubAccess {
   /** Origin of the Hub, possibly with a path prefix, without a trailing slash. */
   readonly endpoint: string
   readonly token?: string | undefined
+  /** The Hub and its mirrors, of which `endpoint` is the first; `undefined` when there are no mirrors. */
+  readonly endpoints?: Endpoints | undefined
 }
 
 /** One request, before redirects and retries. */
@@ -24,7 +28,7 @@ export interface Question {
   readonly signal?: AbortSignal | undefined
   /** Whether a redirect to another origin is followed, without the token, or is the answer. */
   readonly leaveOrigin?: boolean | undefined
-  readonly isContent?: boolean | undefined
+  readonly content?: HubRequest['content']
   /** Called whenever it waits: for a slot, for a pause that was asked for, or before another try. */
   readonly onWait?: (() => void) | undefined
   /** Called whenever a request is sent: once per redirect and try. */
@@ -92,6 +96,7 @@ export function isHubOrigin(hub: HubAccess, url: string): boolean {
 
 async function followRedirects(hub: HubAccess, question: Question): Promise<Answer> {
   let url = question.url
+  const asked = new Set([url])
   const linked: { commit?: string; etag?: string; size?: string } = {}
   for (let hop = 0; hop < maxHops; hop++) {
     const atHub = isHubOrigin(hub, url)
@@ -104,15 +109,18 @@ async function followRedirects(hub: HubAccess, question: Question): Promise<Answ
         ...(atHub && hub.token !== undefined && { authorization: `Bearer ${hub.token}` }),
       },
       signal: question.signal,
-      isContent: question.isContent,
+      content: question.content,
       onWait: question.onWait,
       onStart: question.onStart,
     })
     if (atHub) remember(linked, response)
-    const location = redirectOf(response, url)
-    if (location === undefined) return { response, url, location, linked }
+    const target = redirectOf(response, url)
+    if (target === undefined) return { response, url, location: undefined, linked }
+    const location = atEndpoint(hub.endpoint, target)
     if (!isHubOrigin(hub, location) && !question.leaveOrigin) return { response, url, location, linked }
     response.discard()
+    if (location !== target && asked.has(location)) throw refersElsewhere(hub, target)
+    asked.add(location)
     url = location
   }
   throw new HubError(`more than ${maxHops} redirects`, { url: withoutQuery(question.url) })
@@ -140,6 +148,14 @@ function redirectOf(response: HubResponse, url: string): string | undefined {
   target.username = ''
   target.password = ''
   return target.href
+}
+
+/** It names another Hub for what it was asked itself. That one is not asked: it is not who the user named. */
+function refersElsewhere(hub: HubAccess, target: string): HubError {
+  const { host } = new URL(hub.endpoint)
+  const { origin } = new URL(target)
+  const message = `${host} has not got it, and refers to ${origin}: make that the endpoint (HF_ENDPOINT) if it is to be asked`
+  return new HubError(message, { url: withoutQuery(target) })
 }
 
 async function pause(http: HubHttp, ms: number, signal: AbortSignal | undefined): Promise<void> {

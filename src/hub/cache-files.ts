@@ -29,9 +29,9 @@ export async function inFolder<T>(folder: string, work: () => Promise<T>): Promi
 
 /** What a failed system call means for a person; any other error stays as it is. */
 export function asCacheError(error: unknown, folder: string): unknown {
-  const { code, path } = (error ?? {}) as NodeJS.ErrnoException
+  const { code, path, dest } = (error ?? {}) as NodeJS.ErrnoException & { dest?: string }
   if (error instanceof LlmptError || typeof code !== 'string' || !/^E[A-Z0-9]+$/.test(code)) return error
-  return new CacheError(explain(code, folder, path), { cause: error })
+  return new CacheError(explain(code, folder, code === 'EINVAL' ? (dest ?? path) : path), { cause: error })
 }
 
 function explain(code: string, folder: string, path: string | undefined): string {
@@ -47,6 +47,10 @@ function explain(code: string, folder: string, path: string | undefined): string
       return `${folder} is on a read-only file system: ${elsewhere} (${code})`
     case 'ENAMETOOLONG':
       return `a path below ${folder} is too long for this file system: use a shorter folder (${code})`
+    case 'EFBIG':
+      return `the file system of ${folder}, or a limit (ulimit -f), allows no file as large as this: ${elsewhere} (${code})`
+    case 'EINVAL':
+      return `the file system of ${folder} does not take ${path ?? 'this'} for a name: ${elsewhere} (${code})`
     case 'ENOTDIR':
     case 'EEXIST':
     case 'EISDIR':
@@ -68,7 +72,7 @@ export async function makeFolderBelow(root: string, folder: string): Promise<voi
   if (realFolder !== realRoot && !realFolder?.startsWith(realRoot + sep)) {
     throw new CacheError(`${existing} leads out of ${root} through a link: remove that link`)
   }
-  await mkdir(folder, { recursive: true })
+  if (existing !== folder) await mkdir(folder, { recursive: true })
 }
 
 /** Before anything is created: `mkdir` would follow a planted link and make folders behind it. */
@@ -78,11 +82,20 @@ async function nearestExisting(folder: string, root: string): Promise<string> {
   return at
 }
 
-/** Writes a small file in one step: whoever reads sees the old or the new content. `tempFolder` is on the same disk. */
-export async function replaceFile(path: string, content: string, tempFolder: string): Promise<void> {
+/**
+ * Writes a small file in one step: whoever reads sees the old or the new content. `tempFolder` is on the same disk.
+ *
+ * @param mode Before the umask. @defaultValue 0o666
+ */
+export async function replaceFile(
+  path: string,
+  content: string,
+  tempFolder: string,
+  mode = 0o666,
+): Promise<void> {
   const temp = tempName(tempFolder)
   try {
-    await writeFile(temp, content, { flag: 'wx' })
+    await writeFile(temp, content, { flag: 'wx', mode })
     await rename(temp, path)
   } catch (error) {
     await rm(temp, { force: true })
@@ -105,35 +118,60 @@ export async function readText(path: string): Promise<string | undefined> {
   return await readFile(path, 'utf8').catch(() => undefined)
 }
 
-/** Makes room for a partial file: a link, or a file with a second name, would send our bytes somewhere else. */
-export async function clearUnsafePartial(path: string): Promise<void> {
+/**
+ * Makes room for a partial file: a link, or a file with a second name, would send our bytes somewhere else.
+ *
+ * @returns Whether an earlier try left one that can be written to.
+ */
+export async function clearUnsafePartial(path: string): Promise<boolean> {
   const found = await lstat(path).catch(() => undefined)
-  if (!found || (found.isFile() && found.nlink === 1)) return
+  if (!found) return false
+  if (found.isFile() && found.nlink === 1) return true
   if (found.isDirectory()) throw new CacheError(`${path} is a folder and in the way: move it away`)
   await rm(path, { force: true })
+  return false
 }
 
-/** Whether links can be made in `folder`'s file system; tried once per `folder`, with nothing left behind. */
+/**
+ * Whether links work in `folder`'s file system; tried once per `folder`, with nothing left behind.
+ *
+ * @throws The file system's error, when it is none about links: a full disk says nothing about them.
+ */
 export async function canLink(folder: string, inside: string): Promise<boolean> {
   const known = linkable.get(folder)
   if (known !== undefined) return await known
   const probe = probeLinks(inside)
   linkable.set(folder, probe)
-  return await probe
+  try {
+    return await probe
+  } catch (error) {
+    linkable.delete(folder)
+    throw error
+  }
 }
 
 const linkable = new Map<string, Promise<boolean>>()
+/** What is wrong with the disk or with this process, links or not. */
+const otherTroubles = new Set(['ENOSPC', 'EDQUOT', 'EROFS', 'EIO', 'EMFILE', 'ENFILE', 'ENOMEM'])
 
 async function probeLinks(inside: string): Promise<boolean> {
   // Names that a sweep finds, should this process die here.
   const [file, link] = [tempName(inside), tempName(inside)]
   try {
     await writeFile(file, '')
-    await symlink(basename(file), link, 'file')
-    return (await stat(link)).isFile()
-  } catch {
-    return false
+    return await isFollowed(basename(file), link)
   } finally {
     for (const path of [file, link]) await rm(path, { force: true })
+  }
+}
+
+/** Makes a link and looks at what it leads to: some systems make them and refuse to follow. */
+async function isFollowed(target: string, link: string): Promise<boolean> {
+  try {
+    await symlink(target, link, 'file')
+    return (await stat(link)).isFile()
+  } catch (error) {
+    if (otherTroubles.has((error as NodeJS.ErrnoException).code ?? '')) throw error
+    return false
   }
 }

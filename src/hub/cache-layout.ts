@@ -4,7 +4,7 @@
  * A snapshot entry counts as a blob of ours only when it is a link to `blobs/<etag>` of the same repository: the
  * target of any other link may be anything on this disk, and must never be shared.
  */
-import { lstat, open, readlink, realpath, stat } from 'node:fs/promises'
+import { lstat, open, readdir, readlink, realpath, stat } from 'node:fs/promises'
 import { basename, dirname, join, relative, resolve, sep } from 'node:path'
 import { CacheError } from '../errors.ts'
 import {
@@ -20,6 +20,7 @@ import {
   repoTypes,
 } from '../values.ts'
 import { isSafePath, isSafeRevision } from './file-ref.ts'
+import { isSpelledSo } from './spelling.ts'
 
 /** `models--org--name`. @throws {CacheError} for an impossible repository id. */
 export function repoFolderName(repo: RepoRef): string {
@@ -51,9 +52,18 @@ export function blobPath(cacheDir: string, repo: RepoRef, etag: Etag): string {
   return join(blobsFolder(cacheDir, repo), checkedEtag(etag))
 }
 
+const partialEnding = '.llmpt.incomplete'
+
 /** A content on its way, for the holder of its lock. */
 export function partialBlobPath(cacheDir: string, repo: RepoRef, etag: Etag): string {
-  return `${blobPath(cacheDir, repo, etag)}.llmpt.incomplete`
+  return blobPath(cacheDir, repo, etag) + partialEnding
+}
+
+/** The contents of a repository of which there is such a file. */
+export async function partialBlobs(cacheDir: string, repo: RepoRef): Promise<ReadonlySet<Etag>> {
+  const names = await readdir(blobsFolder(cacheDir, repo)).catch(() => [])
+  const partials = names.filter((name) => name.endsWith(partialEnding))
+  return new Set(partials.flatMap((name) => asEtag(name.slice(0, -partialEnding.length)) ?? []))
 }
 
 /** A content that turned out not to be what its name promises: no client of the cache looks for this name. */
@@ -98,7 +108,7 @@ export function checkedPath(path: string): string {
 export function isSafeOnWindows(path: string): boolean {
   return path.split('/').every((part) => {
     if (/[<>:"|?*\\\p{Cc}]/u.test(part) || /[. ]$/.test(part)) return false
-    return !/^(?:con|prn|aux|nul|com\d|lpt\d)(?:\.|$)/i.test(part)
+    return !/^(?:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[\d¹²³]) *(?:\.|$)/i.test(part)
   })
 }
 
@@ -122,6 +132,7 @@ export async function findCached(cacheDir: string, ref: FileRef): Promise<Cached
   const path = snapshotPath(cacheDir, ref, commit, ref.path)
   const entry = await stat(path).catch(() => undefined)
   if (!entry?.isFile()) return undefined
+  if (!(await isSpelledSo(snapshotFolder(cacheDir, ref, commit), path))) return undefined
   return { path, commit, sizeBytes: entry.size, blob: await linkedBlob(cacheDir, ref, path) }
 }
 
@@ -142,9 +153,38 @@ export async function hasBlob(cacheDir: string, repo: RepoRef, blob: BlobRef): P
 /** Path of the content of `file`: its blob, or the snapshot entry that is a file of its own. */
 export async function findContent(cacheDir: string, file: HubFile): Promise<string | undefined> {
   if (await hasBlob(cacheDir, file, file)) return blobPath(cacheDir, file, file.etag)
+  return await findPlainEntry(cacheDir, file)
+}
+
+/** Path of the snapshot entry of `file`, when it is a file of its own. */
+export async function findPlainEntry(cacheDir: string, file: HubFile): Promise<string | undefined> {
   return (await isPlainEntry(cacheDir, file))
     ? snapshotPath(cacheDir, file, file.commit, file.path)
     : undefined
+}
+
+/** A file with its name and its content in place. */
+export interface SettledFile {
+  /** The snapshot entry; in a folder of the user's, the file. */
+  readonly path: string
+  /** Where the content is: the blob, or the entry itself. */
+  readonly contentPath: string
+}
+
+/**
+ * `file`, when its snapshot entry is the link or the file that a download would make of it, by names and sizes alone.
+ * Cheap, for many files: nothing is locked, read or written.
+ */
+export async function findSettled(cacheDir: string, file: HubFile): Promise<SettledFile | undefined> {
+  const path = snapshotPath(cacheDir, file, file.commit, file.path)
+  const target = await readlink(path).catch(() => undefined)
+  if (target === undefined) {
+    return (await isPlainEntry(cacheDir, file)) ? { path, contentPath: path } : undefined
+  }
+  const contentPath = blobPath(cacheDir, file, file.etag)
+  const isRight =
+    target === relative(dirname(path), contentPath) && (await isFileOfSize(path, file.sizeBytes))
+  return isRight ? { path, contentPath } : undefined
 }
 
 /**
@@ -155,11 +195,19 @@ export async function findContent(cacheDir: string, file: HubFile): Promise<stri
 export async function isPlainEntry(cacheDir: string, file: HubFile): Promise<boolean> {
   const { commit, path, sizeBytes } = file
   try {
+    const named = snapshotPath(cacheDir, file, commit, path)
+    // In most caches it is a link, or not there: that is one question, and finding out real paths is many.
+    const seen = await lstat(named)
+    if (!seen.isFile() || seen.size !== sizeBytes) return false
     const root = await realpath(repoFolder(cacheDir, file))
-    const entry = await realpath(snapshotPath(cacheDir, file, commit, path))
+    const entry = await realpath(named)
     if (entry !== join(root, 'snapshots', commit, ...path.split('/'))) return false
     const found = await lstat(entry)
-    return found.isFile() && found.size === sizeBytes
+    return (
+      found.isFile() &&
+      found.size === sizeBytes &&
+      (await isSpelledSo(join(root, 'snapshots', commit), entry))
+    )
   } catch {
     return false
   }

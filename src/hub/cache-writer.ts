@@ -3,34 +3,16 @@
  * its final name once the caller has verified it, the snapshot's link, the ref. So no reader ever finds a name
  * without its content, or a ref without its snapshot.
  */
-import { constants } from 'node:fs'
-import { copyFile, lstat, mkdir, readlink, rename, rm, symlink } from 'node:fs/promises'
-import { dirname, join, relative } from 'node:path'
+import { lstat, mkdir } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { CacheError } from '../errors.ts'
 import { log, messageOf } from '../log.ts'
-import {
-  asEtag,
-  type BlobRef,
-  type Commit,
-  type FileMetadata,
-  type HubFile,
-  type RepoRef,
-} from '../values.ts'
-import {
-  canLink,
-  inFolder,
-  makeFolderBelow,
-  readText,
-  replaceFile,
-  tagFolder,
-  tempName,
-} from './cache-files.ts'
+import { asEtag, type BlobRef, type Commit, type HubFile, type RepoRef } from '../values.ts'
+import { inFolder, makeFolderBelow, readText, replaceFile, tagFolder } from './cache-files.ts'
 import {
   blobPath,
   blobsFolder,
-  hasBlob,
   isFileOfSize,
-  isPlainEntry,
   lockPath,
   noExistPath,
   partialBlobPath,
@@ -47,6 +29,8 @@ import {
   type PresentFile,
 } from './partial-file.ts'
 import { sweepInBackground } from './partial-sweep.ts'
+import { placeEntry } from './snapshot-entry.ts'
+import { type TreeFile, writeTree } from './tree-cache.ts'
 
 export type { CacheDeps, FileLocks, OpenOptions, PartialFile, PresentFile, Waiting } from './partial-file.ts'
 
@@ -54,6 +38,13 @@ export type { CacheDeps, FileLocks, OpenOptions, PartialFile, PresentFile, Waiti
 export interface BlobOptions extends OpenOptions {
   /** Where the content may be instead, as a caller knows it who looks for a file rather than for a content. */
   readonly findElsewhere?: (() => Promise<string | undefined>) | undefined
+}
+
+/** How the snapshot entry of a blob is made; see `linkSnapshot`. */
+export interface LinkOptions {
+  readonly isNewBlob?: boolean | undefined
+  readonly contentPath?: string | undefined
+  readonly anew?: boolean | undefined
 }
 
 /**
@@ -106,25 +97,26 @@ export async function openBlob(
  *
  * Where links do not work, the entry is the file itself: moved there when this process has just written the blob
  * (`isNewBlob`), else copied, as Python does it. An entry that is the file itself, without a blob, stays.
+ *
+ * @param options.contentPath The same content under another name, for where there is no blob.
+ * @param options.anew Whether an entry that is the file itself is replaced.
+ * @throws {CacheError} Also when the file system takes the name for that of another file of the snapshot.
  */
 export async function linkSnapshot(
   cacheDir: string,
   file: HubFile,
   deps: CacheDeps = {},
-  options: { isNewBlob?: boolean | undefined } = {},
+  options: LinkOptions = {},
 ): Promise<string> {
   const entry = snapshotPath(cacheDir, file, file.commit, file.path)
-  const blob = blobPath(cacheDir, file, file.etag)
   const root = repoFolder(cacheDir, file)
   await inFolder(cacheDir, async () => {
     await mkdir(root, { recursive: true })
     await makeFolderBelow(root, dirname(entry))
     // A link inside the repository's folder would lead the entry into another snapshot, or among the blobs.
     await makeFolderBelow(snapshotFolder(cacheDir, file, file.commit), dirname(entry))
-    if (!(await hasBlob(cacheDir, file, file)) && (await isPlainEntry(cacheDir, file))) return
-    const links = deps.symlinks ?? (await canLink(cacheDir, root))
-    if (links) await linkTo(blob, entry, root)
-    else await placeFile(blob, entry, root, file, options.isNewBlob ?? false)
+    const { isNewBlob = false, contentPath, anew = false } = options
+    await placeEntry(cacheDir, file, { symlinks: deps.symlinks, isNewBlob, contentPath, anew })
   })
   return entry
 }
@@ -140,10 +132,11 @@ export async function writeRef(
   const path = refPath(cacheDir, repo, revision)
   const root = repoFolder(cacheDir, repo)
   try {
+    // Written only when it differs: others' caches may be readable and not writable.
+    if ((await readText(path)) === commit) return
     await mkdir(root, { recursive: true })
     await makeFolderBelow(root, dirname(path))
-    // Written only when it differs: others' caches may be readable and not writable.
-    if ((await readText(path)) !== commit) await replaceFile(path, commit, root)
+    await replaceFile(path, commit, root)
   } catch (error) {
     // The file itself is in place; without the ref only offline use by this revision is lost.
     log.warn(`the cache cannot remember that ${repo.repo} "${revision}" is ${commit}: ${messageOf(error)}`)
@@ -167,6 +160,22 @@ export async function writeNoExist(
   }
 }
 
+/** Remembers the files of a commit. Failing to is no error. */
+export async function keepCachedTree(
+  cacheDir: string,
+  repo: RepoRef,
+  commit: Commit,
+  files: readonly TreeFile[],
+): Promise<void> {
+  try {
+    await prepareRepo(cacheDir, repo)
+  } catch (error) {
+    log.debug(`cannot keep the list of files of ${repo.repo}: ${messageOf(error)}`)
+    return
+  }
+  await writeTree(repoFolder(cacheDir, repo), commit, files)
+}
+
 async function prepareRepo(cacheDir: string, repo: RepoRef): Promise<void> {
   await inFolder(cacheDir, async () => {
     await mkdir(blobsFolder(cacheDir, repo), { recursive: true })
@@ -174,71 +183,4 @@ async function prepareRepo(cacheDir: string, repo: RepoRef): Promise<void> {
     await mkdir(join(repoFolder(cacheDir, repo), 'snapshots'), { recursive: true })
     await tagFolder(cacheDir)
   })
-}
-
-async function linkTo(blob: string, entry: string, tempFolder: string): Promise<void> {
-  const target = relative(dirname(entry), blob)
-  try {
-    await symlink(target, entry, 'file')
-    return
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error
-  }
-  if ((await readlink(entry).catch(() => undefined)) === target) return
-  const temp = tempName(tempFolder)
-  await symlink(target, temp, 'file')
-  await replaceBy(temp, entry)
-}
-
-async function placeFile(
-  blob: string,
-  entry: string,
-  tempFolder: string,
-  expected: Pick<FileMetadata, 'sizeBytes'>,
-  isNewBlob: boolean,
-): Promise<void> {
-  if (isNewBlob && (await moveBlob(blob, entry))) return
-  if (await isFileOfSize(entry, expected.sizeBytes)) return
-  const temp = tempName(tempFolder)
-  await copyBlob(blob, temp)
-  await replaceBy(temp, entry)
-}
-
-/** Where this process moved blobs, for files of the same content under way that have just seen the blob. */
-const movedBlobs = new Map<string, string>()
-
-/** `false`: somebody else has moved it. */
-async function moveBlob(blob: string, entry: string): Promise<boolean> {
-  const before = movedBlobs.get(blob)
-  // First, so that whoever finds the blob gone finds where it went.
-  movedBlobs.set(blob, entry)
-  try {
-    await rename(blob, entry)
-    return true
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || before === undefined) throw error
-    movedBlobs.set(blob, before)
-    return false
-  }
-}
-
-async function copyBlob(blob: string, to: string): Promise<void> {
-  const copy = (from: string): Promise<void> =>
-    copyFile(from, to, constants.COPYFILE_EXCL | constants.COPYFILE_FICLONE)
-  try {
-    await copy(blob)
-  } catch (error) {
-    const moved = movedBlobs.get(blob)
-    if ((error as NodeJS.ErrnoException).code !== 'ENOENT' || moved === undefined) throw error
-    await copy(moved)
-  }
-}
-
-async function replaceBy(temp: string, to: string): Promise<void> {
-  try {
-    await rename(temp, to)
-  } catch (error) {
-    await rm(temp, { force: true })
-    throw error
-  }
 }

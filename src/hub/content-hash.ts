@@ -1,5 +1,5 @@
 /** The hash whose digest is an etag. */
-import { createHash, type Hash } from 'node:crypto'
+import type { Hash } from 'node:crypto'
 import type { digestOf } from '../values.ts'
 
 /**
@@ -9,5 +9,7 @@ import type { digestOf } from '../values.ts'
  * @see https://git-scm.com/book/en/v2/Git-Internals-Git-Objects
  */
 export function contentHash(digest: ReturnType<typeof digestOf>, sizeBytes: number): Hash {
+  // Loaded when there is something to hash: the hook is in programs that have nothing else to do with it.
+  const { createHash } = process.getBuiltinModule('node:crypto')
   return digest === 'sha256' ? createHash('sha256') : createHash('sha1').update(`blob ${sizeBytes}\0`)
 }

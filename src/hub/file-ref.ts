@@ -2,9 +2,8 @@
  * Resolve URLs and the files they name. The revision is one percent-encoded segment, each segment of the
  * file's path is encoded by itself: `#`, `?`, `%` and spaces are legal in names.
  */
-import { type FileRef, isRepoId, type RepoRef, type RepoType } from '../values.ts'
+import { type FileRef, isRepoId, type RepoRef, repoNameOf } from '../values.ts'
 
-const prefixes: Record<RepoType, string> = { model: '', dataset: 'datasets/', space: 'spaces/' }
 /** First path segments of the Hub that are no organisations, and no repositories of ours. */
 const foreignPrefixes = new Set(['api', 'kernels', 'buckets', 'datasets', 'spaces'])
 const resolvePath = /^(?:(datasets|spaces)\/)?([^/]+(?:\/[^/]+)?)\/resolve\/([^/]+)\/(.+)$/
@@ -36,7 +35,7 @@ export function resolveUrl(endpoint: string, ref: FileRef): string {
 /** The page of a repository, where a person accepts its conditions. @throws {TypeError} for an impossible id. */
 export function repoUrl(endpoint: string, repo: RepoRef): string {
   if (!isRepoId(repo.repo)) throw new TypeError(`not a repository id: ${JSON.stringify(repo.repo)}`)
-  return `${endpoint}/${prefixes[repo.repoType]}${repo.repo}`
+  return `${endpoint}/${repoNameOf(repo)}`
 }
 
 /**

@@ -20,8 +20,10 @@ export interface HubHttpOptions {
   readonly headersTimeoutMs?: number | undefined
   /** The longest silence within a body that somebody is reading. @defaultValue 10_000 */
   readonly bodyTimeoutMs?: number | undefined
-  /** Requests for file content at a time and origin; questions to the Hub are not counted. @defaultValue 4 */
+  /** Requests for ranges of files at a time and origin; questions to the Hub are not counted. @defaultValue 4 */
   readonly connectionsPerOrigin?: number | undefined
+  /** Besides these, requests for whole small files at a time and origin. @defaultValue 8 */
+  readonly wholeFilesPerOrigin?: number | undefined
   /** How often a 429, a 5xx or a broken connection is tried again. @defaultValue 2 */
   readonly retries?: number | undefined
   /** A server that asks for a longer pause than this is an error at once, with `retryAfterMs`. @defaultValue 10_000 */
@@ -40,9 +42,10 @@ export interface HubRequest {
   readonly signal?: AbortSignal | undefined
   /**
    * File content waits for one of the few slots of its origin and holds it until its body was read, discarded or
-   * destroyed, or has failed; a paused reader cannot hold up questions to the Hub.
+   * destroyed, or has failed; a paused reader cannot hold up questions to the Hub. A range takes about a second, a whole small
+   * file hardly more than the way there and back: they have slots of their own.
    */
-  readonly isContent?: boolean | undefined
+  readonly content?: 'range' | 'whole' | undefined
   /** Called when the request has to wait for a slot, or because the origin wants a pause. */
   readonly onWait?: (() => void) | undefined
   /** Called when the request is sent: from now on, silence is the server's. */
@@ -71,7 +74,7 @@ export class HubHttp implements AsyncDisposable {
   readonly sleep: (ms: number, signal?: AbortSignal) => Promise<unknown>
   readonly now: () => number
   readonly #options: HubHttpOptions
-  readonly #slots: OriginSlots
+  readonly #slots: Readonly<Record<'range' | 'whole', OriginSlots>>
   readonly #pauses: OriginPauses
   readonly #closed = new AbortController()
   #client: Promise<Client> | undefined
@@ -83,7 +86,10 @@ export class HubHttp implements AsyncDisposable {
     this.maxRetryDelayMs = options.maxRetryDelayMs ?? 10_000
     this.sleep = options.sleep ?? ((ms, signal) => delay(ms, undefined, signal ? { signal } : {}))
     this.now = options.now ?? Date.now
-    this.#slots = new OriginSlots(options.connectionsPerOrigin ?? 4)
+    this.#slots = {
+      range: new OriginSlots(options.connectionsPerOrigin ?? 4),
+      whole: new OriginSlots(options.wholeFilesPerOrigin ?? 8),
+    }
     this.#pauses = new OriginPauses(this)
   }
 
@@ -93,15 +99,19 @@ export class HubHttp implements AsyncDisposable {
     await this.#client
   }
 
-  /** How many requests for content could start at the origin of `url` now, without waiting. */
-  freeSlots(url: string): number {
+  /**
+   * How many requests for ranges could start at the origin of `url` now, without waiting.
+   *
+   * @param isAuthorized Whether they would carry a token.
+   */
+  freeSlots(url: string, isAuthorized = false): number {
     const { origin } = new URL(url)
-    return this.#pauses.isPaused(origin) ? 0 : this.#slots.free(origin)
+    return this.#pauses.isPaused(payerAt(origin, isAuthorized)) ? 0 : this.#slots.range.free(origin)
   }
 
-  /** How many requests for content one origin gets at a time. */
+  /** How many requests for ranges one origin gets at a time. */
   get slotsPerOrigin(): number {
-    return this.#slots.limit
+    return this.#slots.range.limit
   }
 
   /** @throws {HubError} without a status when there was no answer; the signal's reason when it aborted. */
@@ -118,7 +128,7 @@ export class HubHttp implements AsyncDisposable {
       signal?.throwIfAborted()
       const { pathname, search } = new URL(url)
       const asking = exchange(
-        request.isContent ? content : questions,
+        request.content ? content : questions,
         {
           origin,
           path: pathname + search,
@@ -134,7 +144,7 @@ export class HubHttp implements AsyncDisposable {
       )
       request.onStart?.()
       const response = await asking
-      this.#pauses.note(origin, response)
+      this.#pauses.note(payerOf(request), response)
       return response
     } catch (error) {
       release()
@@ -146,11 +156,11 @@ export class HubHttp implements AsyncDisposable {
   async #admit(origin: string, request: HubRequest): Promise<ReleaseSlot> {
     if (this.#closing !== undefined) throw closedError(request.url)
     // First, so that what has to wait for minutes is told so now; then again, for what came up in the queue.
-    await this.#waitForPause(origin, request)
-    if (!request.isContent) return () => undefined
-    const release = await this.#slots.acquire(origin, request.signal, request.onWait)
+    await this.#waitForPause(request)
+    if (!request.content) return () => undefined
+    const release = await this.#slots[request.content].acquire(origin, request.signal, request.onWait)
     try {
-      await this.#waitForPause(origin, request)
+      await this.#waitForPause(request)
       return release
     } catch (error) {
       release()
@@ -158,8 +168,10 @@ export class HubHttp implements AsyncDisposable {
     }
   }
 
-  async #waitForPause(origin: string, { url, signal, onWait }: HubRequest): Promise<void> {
-    if (!this.#pauses.isPaused(origin)) return
+  async #waitForPause(request: HubRequest): Promise<void> {
+    const { url, signal, onWait } = request
+    const payer = payerOf(request)
+    if (!this.#pauses.isPaused(payer)) return
     // Not AbortSignal.any: on Node 20 it leaks what it listens to while the long-lived signal lives.
     const either = new AbortController()
     const sources = [this.#closed.signal, ...(signal ? [signal] : [])]
@@ -167,7 +179,7 @@ export class HubHttp implements AsyncDisposable {
     for (const source of sources) source.addEventListener('abort', abort)
     try {
       if (sources.some(({ aborted }) => aborted)) abort()
-      await this.#pauses.wait(origin, url, either.signal, onWait)
+      await this.#pauses.wait(payer, url, either.signal, onWait)
     } catch (error) {
       signal?.throwIfAborted()
       throw this.#closed.signal.aborted ? closedError(url) : error
@@ -189,6 +201,16 @@ export class HubHttp implements AsyncDisposable {
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
   }
+}
+
+/** Whose limit a request counts towards. */
+function payerOf({ url, headers }: HubRequest): string {
+  return payerAt(new URL(url).origin, headers?.['authorization'] !== undefined)
+}
+
+/** The Hub counts those with a token by the token, the others by the address. */
+function payerAt(origin: string, isAuthorized: boolean): string {
+  return isAuthorized ? `${origin} with a token` : origin
 }
 
 interface Client {

@@ -1,8 +1,10 @@
 /** What the Hub says a file is: one HEAD request, as Python's client does it. The Hub alone decides this. */
 import { HubError } from '../errors.ts'
-import { asCommit, asEtag, type Etag, type FileRef, type HubFile } from '../values.ts'
+import { asCommit, type Etag, type FileRef, type HubFile } from '../values.ts'
 import { type Answer, ask, askForSuccess, type HubAccess } from './ask.ts'
+import { firstAnswer } from './endpoints.ts'
 import { resolveUrl } from './file-ref.ts'
+import { parseEtag, parseSize } from './header-values.ts'
 import { withoutQuery } from './http.ts'
 
 /** A file of the Hub and where its bytes are. */
@@ -20,8 +22,19 @@ export interface RemoteFile extends HubFile {
 export async function fileMetadata(
   hub: HubAccess,
   ref: FileRef,
-  options: { signal?: AbortSignal | undefined; retries?: number | undefined } = {},
+  options: MetadataOptions = {},
 ): Promise<RemoteFile> {
+  return await firstAnswer(hub, (at) => metadataAt(at, ref, options), { signal: options.signal })
+}
+
+/** How long to try, and what ends it. */
+export interface MetadataOptions {
+  readonly signal?: AbortSignal | undefined
+  /** @defaultValue that of the `HubHttp` */
+  readonly retries?: number | undefined
+}
+
+async function metadataAt(hub: HubAccess, ref: FileRef, options: MetadataOptions): Promise<RemoteFile> {
   const url = resolveUrl(hub.endpoint, ref)
   const question = { url, subject: ref, signal: options.signal, retries: options.retries }
   const answer = await askForSuccess(hub, { method: 'HEAD', ...question })
@@ -33,26 +46,15 @@ export async function fileMetadata(
   const text = stated ?? (await sizeByRange(hub, url, ref, options.signal))
   const sizeBytes = parseSize(text)
   if (sizeBytes === undefined) {
-    throw new HubError(`the Hub states an impossible size for "${ref.path}"`, { url })
+    const { status } = answer.response
+    throw new HubError(`the Hub states an impossible size for "${ref.path}"`, { url, status })
   }
   const { repoType, repo, path } = ref
   return { repoType, repo, path, commit, etag, sizeBytes, location: answer.location ?? answer.url }
 }
 
-/** A size as a header states it: a whole number that JavaScript can count to, or `undefined`. */
-export function parseSize(text: string | undefined): number | undefined {
-  const size = text !== undefined && /^\d{1,16}$/.test(text.trim()) ? Number(text) : undefined
-  return Number.isSafeInteger(size) ? size : undefined
-}
-
-/** The content's identity in an `ETag` or `X-Linked-ETag` header, or `undefined` when it is something else. */
-export function parseEtag(text: string | undefined): Etag | undefined {
-  const match = /^(?:W\/)?"?([0-9a-fA-F]+)"?$/.exec(text?.trim() ?? '')
-  return asEtag(match?.[1]?.toLowerCase() ?? '')
-}
-
 /** An `ETag` counts only beside `X-Repo-Commit`: storage has etags of its own that identify nothing. */
-function etagOf(answer: Answer): Etag | undefined {
+export function etagOf(answer: Answer): Etag | undefined {
   if (answer.linked.etag !== undefined) return parseEtag(answer.linked.etag)
   const { headers } = answer.response
   return headers['x-repo-commit'] === undefined ? undefined : parseEtag(headers['etag'])

@@ -1,6 +1,8 @@
 /**
- * Pauses that servers ask for. A limit counts all requests of an address or a token, so it is the origin that
- * rests, not only the request that was refused: going on with the others makes some servers refuse for longer.
+ * Pauses that servers ask for. A limit counts all requests of an address, or all of a token, so it is the origin that
+ * rests, not only the request that was refused: going on with the others makes some servers refuse for longer. What was
+ * asked without a token must not stop what is asked with one, though, nor the other way round: they have limits of
+ * their own.
  */
 import { HubError } from '../errors.ts'
 
@@ -53,7 +55,7 @@ export interface PauseDeps {
   readonly maxRetryDelayMs: number
 }
 
-/** Which origins rest, and until when. */
+/** Which origins rest, and until when. An origin here is whatever has a limit of its own: see `payerAt` in `http.ts`. */
 export class OriginPauses {
   readonly #deps: PauseDeps
   readonly #pauses = new Map<string, Pause>()

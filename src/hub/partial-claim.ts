@@ -5,7 +5,7 @@
  * created exclusively, which network file systems do right, and kept fresh while its owner lives.
  */
 import { randomUUID } from 'node:crypto'
-import { lstat, readFile, rm, utimes, writeFile } from 'node:fs/promises'
+import { lstat, readFile, rm, unlink, utimes, writeFile } from 'node:fs/promises'
 import { hostname } from 'node:os'
 
 /** A claim whose owner has not refreshed it for this long is worth nothing, in ms. */
@@ -68,7 +68,7 @@ function hold(path: string, id: string): GiveUpClaim {
     ours.delete(id)
     const text = await readFile(path, 'utf8').catch(() => '')
     // Whoever thought us dead has put a claim of their own there.
-    if (text.includes(id)) await rm(path, { force: true }).catch(() => undefined)
+    if (text.includes(id)) await unlink(path).catch(() => undefined)
   }
   return () => (given ??= giveUp())
 }

@@ -63,9 +63,11 @@ export interface Waiting {
   readonly bytesSoFar: number | undefined
 }
 
-/** How to wait for a lock that somebody else has. */
+/** What counts as there, and how to wait for a lock that somebody else has. */
 export interface OpenOptions {
   readonly signal?: AbortSignal | undefined
+  /** What is there does not count: it is written anew, and replaced when that is finished. @defaultValue false */
+  readonly anew?: boolean | undefined
   /** Called at every look at a lock that somebody else has. */
   readonly onWaiting?: ((waiting: Waiting) => void) | undefined
 }
@@ -103,7 +105,7 @@ export async function openPartial(
 ): Promise<PresentFile | PartialFile> {
   return await inFolder(plan.folder, async () => {
     const findPresent = async (): Promise<PresentFile | undefined> => {
-      const path = await find(plan)
+      const path = options.anew === true ? undefined : await find(plan)
       return path === undefined ? undefined : { state: 'present', path }
     }
     const present = await findPresent()
@@ -122,8 +124,8 @@ export async function openPartial(
         return finished
       }
       const partialPath = lock ? plan.lockedPath : plan.uniquePath(uniquePart())
-      await clearUnsafePartial(partialPath)
-      return new PartialFile(plan, partialPath, lock, deps.rename ?? rename)
+      const isStarted = await clearUnsafePartial(partialPath)
+      return new PartialFile(plan, { partialPath, isStarted, lock, rename: deps.rename ?? rename })
     } catch (error) {
       await lock?.release()
       throw error
@@ -163,6 +165,8 @@ export class PartialFile implements AsyncDisposable {
   readonly partialPath: string
   /** Whether the partial file is ours by the lock and outlives `release`; then its journal counts too. */
   readonly isResumable: boolean
+  /** Whether an earlier try left something at `partialPath`. */
+  readonly isStarted: boolean
   readonly #plan: PartialPlan
   readonly #lock: HeldLock | undefined
   readonly #rename: (from: string, to: string) => Promise<void>
@@ -170,15 +174,19 @@ export class PartialFile implements AsyncDisposable {
 
   constructor(
     plan: PartialPlan,
-    partialPath: string,
-    lock: HeldLock | undefined,
-    move: (from: string, to: string) => Promise<void>,
+    opened: {
+      readonly partialPath: string
+      readonly isStarted: boolean
+      readonly lock: HeldLock | undefined
+      readonly rename: (from: string, to: string) => Promise<void>
+    },
   ) {
     this.#plan = plan
-    this.partialPath = partialPath
-    this.isResumable = lock !== undefined
-    this.#lock = lock
-    this.#rename = move
+    this.partialPath = opened.partialPath
+    this.isStarted = opened.isStarted
+    this.isResumable = opened.lock !== undefined
+    this.#lock = opened.lock
+    this.#rename = opened.rename
   }
 
   /**
@@ -233,9 +241,12 @@ export class PartialFile implements AsyncDisposable {
         `${this.partialPath} has ${found.size} bytes instead of ${sizeBytes}: nothing was kept of it`,
       )
     }
-    await chmod(this.partialPath, 0o666 & ~process.umask()).catch((error: unknown) => {
-      log.debug(`the mode of ${this.partialPath} stays as it is: ${messageOf(error)}`)
-    })
+    const mode = 0o666 & ~process.umask()
+    if ((found.mode & 0o7777) !== mode) {
+      await chmod(this.partialPath, mode).catch((error: unknown) => {
+        log.debug(`the mode of ${this.partialPath} stays as it is: ${messageOf(error)}`)
+      })
+    }
     try {
       await this.#rename(this.partialPath, finalPath)
     } catch (error) {
@@ -336,12 +347,10 @@ async function claimed(lock: HeldLock, lockPath: string, lockWorks: boolean): Pr
 
 /** One try, as Python's filelock does it, so that either client respects the other. */
 export async function takeLock(path: string, locks: FileLocks): Promise<Taken> {
-  let file: FileHandle | undefined
+  let opened: LockFile | undefined
   try {
-    await mkdir(dirname(path), { recursive: true })
-    const flags = constants.O_RDWR | constants.O_CREAT | constants.O_TRUNC | (constants.O_NOFOLLOW ?? 0)
-    file = await open(path, flags, 0o664)
-    await file.chmod(0o664).catch(() => undefined)
+    opened = await openLockFile(path)
+    const { file } = opened
     if (!locks.tryLock(file.fd)) {
       await file.close()
       return 'busy'
@@ -352,10 +361,40 @@ export async function takeLock(path: string, locks: FileLocks): Promise<Taken> {
     await file.close()
     return 'replaced'
   } catch (error) {
-    await file?.close().catch(() => undefined)
+    await opened?.file.close().catch(() => undefined)
+    // Where there are no locks Python takes a file's mere existence for one, and would wait for ever.
+    if (opened?.isNew) await rm(path, { force: true }).catch(() => undefined)
     log.debug(`going on without the lock ${path}: ${messageOf(asCacheError(error, dirname(path)))}`)
     return undefined
   }
+}
+
+interface LockFile {
+  readonly file: FileHandle
+  /** Whether it was not there before. */
+  readonly isNew: boolean
+}
+
+async function openLockFile(path: string): Promise<LockFile> {
+  const opened = await openOrMake(path).catch(async (error: NodeJS.ErrnoException) => {
+    if (error.code !== 'ENOENT') throw error
+    await mkdir(dirname(path), { recursive: true })
+    return await openOrMake(path)
+  })
+  await opened.file.chmod(0o664).catch(() => undefined)
+  return opened
+}
+
+async function openOrMake(path: string): Promise<LockFile> {
+  // Not truncated: where there are no locks, whose lock it is stands in it.
+  const flags = constants.O_RDWR | constants.O_CREAT | (constants.O_NOFOLLOW ?? 0)
+  return await open(path, flags | constants.O_EXCL, 0o664).then(
+    (file) => ({ file, isNew: true }),
+    async (error: NodeJS.ErrnoException) => {
+      if (error.code !== 'EEXIST') throw error
+      return { file: await open(path, flags, 0o664), isNew: false }
+    },
+  )
 }
 
 function heldLock(file: FileHandle, locks: FileLocks): HeldLock {

@@ -1,7 +1,7 @@
 /** What the Hub's refusals mean to a person: what is missing, and where to get it. */
 import { HubError } from '../errors.ts'
-import { redact } from '../log.ts'
-import type { RepoRef } from '../values.ts'
+import { redact } from '../redact.ts'
+import { asCommit, type RepoRef } from '../values.ts'
 import { repoUrl } from './file-ref.ts'
 import { type HubResponse, withoutQuery } from './http.ts'
 import { askedPauseMs, inWords } from './origin-pauses.ts'
@@ -31,6 +31,7 @@ export function refusal(details: Refusal): HubError {
     url: withoutQuery(url),
     status: response.status,
     hubCode,
+    commit: hubCode === 'EntryNotFound' ? asCommit(response.headers['x-repo-commit'] ?? '') : undefined,
     retryAfterMs: askedPauseMs(response, details.nowMs),
   })
 }

@@ -6,10 +6,10 @@
  * without it, silently.
  */
 import { rename } from 'node:fs/promises'
-import { ConfigError, IntegrityError, isAbort, SwarmError } from '../errors.ts'
-import type { RangeBody, RangeRequest } from '../hub/file-source.ts'
+import { ConfigError, type HubError, IntegrityError, isAbort, NativeError, SwarmError } from '../errors.ts'
 import type { PartialFile as WritableSlot } from '../hub/partial-file.ts'
 import type { Place } from '../hub/place.ts'
+import type { RangeBody, RangeRequest } from '../hub/range-body.ts'
 import { log, messageOf } from '../log.ts'
 import type { UnfinishedPiece } from '../native/alerts.ts'
 import type { NativeAddon } from '../native/binding.ts'
@@ -20,6 +20,7 @@ import { type BytesBySource, digestOf, type HubFile, type InfoHash } from '../va
 import type { CondemnedTorrents } from './condemned.ts'
 import { followDigest } from './digest.ts'
 import type { TorrentFinder } from './find-torrent.ts'
+import { isTransient } from './http-leg.ts'
 import { Journal } from './journal.ts'
 import { LiveFile } from './live-file.ts'
 import { PartialFile } from './partial-file.ts'
@@ -30,6 +31,7 @@ import { noBytes, type Phase, type TransferProgress } from './progress.ts'
 import type { ByteListener, RaceOutcome } from './race.ts'
 import { type FinishedDigest, RunningDigest } from './running-digest.ts'
 import type { SwarmLeg } from './swarm-leg.ts'
+import { checkWritable, fetchWhole, maxWholeBytes, placeWhole, type WholeFile } from './whole-file.ts'
 
 /** What the transfer room needs from outside; the client builds it once. */
 export interface DownloadDeps {
@@ -51,6 +53,8 @@ export interface FileDownload {
   readonly file: HubFile
   /** Where the file goes. */
   readonly place: Place
+  /** What is there does not count. It stays until the new content is verified. @defaultValue false */
+  readonly anew?: boolean | undefined
   /** Opens ranges at the Hub. */
   readonly source: { openRange(range: RangeRequest): Promise<RangeBody>; freeSlots?(): number }
   /** Everybody may read this file, or its owner agreed to share it. */
@@ -98,6 +102,7 @@ export async function fetchFile(request: FileDownload, deps: DownloadDeps): Prom
     { rename: (from, to) => mover.rename(from, to) },
     {
       signal,
+      anew: request.anew,
       onWaiting: (seen) =>
         request.onProgress?.('waiting', elsewhere(file, (seen as { bytesSoFar?: number }).bytesSoFar)),
     },
@@ -118,7 +123,35 @@ export async function fetchFile(request: FileDownload, deps: DownloadDeps): Prom
   })
   if (plan.kind === 'impossible')
     throw new ConfigError(`cannot get ${file.path} of ${file.repo}: ${plan.reason}`)
-  return await new FileFetch(request, deps, held, plan, mover).run()
+  const whole = comesWhole(request, held, plan) ? await wholeOf(request, held, deps.policy) : undefined
+  if (whole?.kind !== 'right') return await new FileFetch(request, deps, held, plan, mover).run(whole)
+  const bytes = { ...noBytes(), http: file.sizeBytes }
+  const path = await placeWhole(held, whole.content)
+  return { path, isNew: true, bytes, joined: undefined, made: undefined, infoHash: undefined }
+}
+
+/** A small file that nobody reads while it comes, of which nothing is there yet, and that peers need not bring. */
+function comesWhole({ file, onLive }: FileDownload, slot: WritableSlot, plan: Plan): boolean {
+  if (plan.kind !== 'fetch' || plan.http !== 'at-once' || plan.swarm === 'at-once') return false
+  return file.sizeBytes <= maxWholeBytes && !slot.isStarted && onLive === undefined
+}
+
+async function wholeOf(
+  request: FileDownload,
+  slot: WritableSlot,
+  { stallMs }: RacePolicy,
+): Promise<WholeFile> {
+  const { file, source, signal, onProgress } = request
+  const onBytes = (http: number): void =>
+    onProgress?.('downloading', {
+      sizeBytes: file.sizeBytes,
+      bytes: { ...noBytes(), http },
+      httpRate: 0,
+      p2pRate: 0,
+      peers: 0,
+    })
+  await checkWritable(slot)
+  return await fetchWhole({ file, openRange: (range) => source.openRange(range), stallMs, signal, onBytes })
 }
 
 /** What another process has of the file so far. */
@@ -151,6 +184,8 @@ class FileFetch {
   #live: LiveFile | undefined
   #lastProgress: TransferProgress | undefined
   #offer: TorrentOffer | undefined
+  /** Why the Hub does not give the file; it is not asked again. */
+  #refusal: HubError | undefined
   #hasResumed = false
   #lies = 0
   #wrongCopies = 0
@@ -168,20 +203,33 @@ class FileFetch {
     this.#digest = new RunningDigest(() => this.#startDigest())
   }
 
-  async run(): Promise<FetchedFile> {
+  /** @param whole How it went over HTTP alone, if that was tried. */
+  async run(whole: Exclude<WholeFile, { kind: 'right' }> | undefined): Promise<FetchedFile> {
     if (this.#plan.kind !== 'fetch') return await this.#commitEmpty()
     try {
-      return await this.#run()
+      return await this.#run(
+        whole === undefined ? this.#plan.swarm : this.#swarmAfter(whole, this.#plan.swarm),
+      )
     } finally {
       this.#digest.close()
       this.#journal?.close()
     }
   }
 
-  async #run(): Promise<FetchedFile> {
+  /** Who was asked already is not asked for as if for the first time. @throws {HubError} When nobody else can be asked. */
+  #swarmAfter(whole: Exclude<WholeFile, { kind: 'right' }>, planned: SwarmStart): SwarmStart {
+    if (whole.kind === 'wrong') return this.#refuseCopy()
+    if (!isTransient(whole.error)) {
+      if (planned === 'never') throw whole.error
+      this.#refusal = whole.error
+    }
+    return planned === 'never' ? planned : 'at-once'
+  }
+
+  async #run(firstSwarmStart: SwarmStart): Promise<FetchedFile> {
     const { map, unfinished } = await this.#resume()
     this.#live = new LiveFile(this.#slot.partialPath, map)
-    let swarmStart = this.#plan.kind === 'fetch' ? this.#plan.swarm : 'never'
+    let swarmStart = firstSwarmStart
     let left = unfinished
     for (;;) {
       const outcome = await this.#race(map, left, swarmStart)
@@ -263,6 +311,7 @@ class FileFetch {
   ): Promise<RaceOutcome> {
     const { file, source, signal } = this.#request
     const { deps, plan } = { deps: this.#deps, plan: this.#plan }
+    const http = plan.kind !== 'fetch' || this.#refusal !== undefined ? 'never' : plan.http
     try {
       return await raceInPartial({
         partialPath: this.#slot.partialPath,
@@ -272,11 +321,11 @@ class FileFetch {
         onOpen: () => {
           if (this.#live !== undefined) this.#request.onLive?.(this.#live)
         },
-        open: plan.kind === 'fetch' && plan.http !== 'never' ? (range) => source.openRange(range) : undefined,
+        open: http !== 'never' ? (range) => source.openRange(range) : undefined,
         freeSlots: source.freeSlots && (() => source.freeSlots?.() ?? 1),
         swarm: deps.swarm,
         findTorrent: (inner) => this.#findTorrent(inner),
-        http: plan.kind === 'fetch' ? plan.http : 'at-once',
+        http,
         swarmStart,
         policy: deps.policy,
         patienceMs: deps.timeoutMs,
@@ -291,6 +340,9 @@ class FileFetch {
       })
     } catch (error) {
       await this.#keepOrDiscard(map, error)
+      const isPeersFault = error instanceof SwarmError || error instanceof NativeError
+      // That peers do not have it either is not why it cannot be had.
+      if (isPeersFault && this.#refusal !== undefined) throw this.#refusal
       throw error instanceof SwarmError ? this.#lost(error) : error
     }
   }
@@ -363,16 +415,19 @@ class FileFetch {
       if (this.#lies < maxLies) return swarmStart
     } else {
       this.#drop(map, 'p2p', 'http')
-      this.#wrongCopies += 1
-      if (this.#wrongCopies < maxWrongCopies) {
-        log.warn(`${file.path}: what the Hub sent is not what its etag promises; fetching it again`)
-        return 'never'
-      }
+      if (this.#wrongCopies + 1 < maxWrongCopies) return this.#refuseCopy()
     }
     await this.#discard()
     throw new IntegrityError(
       `${file.path} of ${file.repo} does not have the content its etag ${file.etag} promises, whoever it comes from; nothing was kept`,
     )
+  }
+
+  /** What the Hub sent is wrong, and it is asked once more. */
+  #refuseCopy(): SwarmStart {
+    this.#wrongCopies += 1
+    log.warn(`${this.#request.file.path}: what the Hub sent is not what its etag promises; fetching it again`)
+    return 'never'
   }
 
   async #commit(outcome: RaceOutcome, bytes: BytesBySource, digest: FinishedDigest): Promise<FetchedFile> {

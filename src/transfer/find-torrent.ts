@@ -61,7 +61,8 @@ export class TorrentFinder {
     if (!this.#asked.has(blob.etag)) this.ask([blob], signal)
     // An answer is good for one download: by the next one, other peers will be there.
     const answer = this.#asked.get(blob.etag)
-    const candidates = (await answer) ?? []
+    // Whoever asked ahead did so for the whole call; this file may be there before the trackers have answered.
+    const candidates = (answer && (await unlessAborted(answer, signal))) ?? []
     this.#asked.delete(blob.etag)
     const kept: BlobCandidate[] = []
     for (const candidate of candidates) {
@@ -82,5 +83,21 @@ export class TorrentFinder {
       mayBeCrowd: candidate.leechers > 0,
       isTied: candidate.publishers >= minPublishers || (await this.#deps.isKnown(candidate, infoHash)),
     }
+  }
+}
+
+/** What `promise` brings, or the signal's reason as soon as it aborts. */
+async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  if (signal === undefined) return await promise
+  signal.throwIfAborted()
+  let onAbort = (): void => {}
+  const aborted = new Promise<never>((_resolve, reject) => {
+    onAbort = () => reject(signal.reason)
+    signal.addEventListener('abort', onAbort, { once: true })
+  })
+  try {
+    return await Promise.race([promise, aborted])
+  } finally {
+    signal.removeEventListener('abort', onAbort)
   }
 }

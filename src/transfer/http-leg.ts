@@ -453,7 +453,7 @@ function split(chunks: readonly Uint8Array[], bytes: number): [Uint8Array[], Uin
 }
 
 /** Whether trying again can help: not when the Hub refused, nor when the disk did. */
-function isTransient(error: Error): boolean {
+export function isTransient(error: Error): boolean {
   if ((error as { code?: string }).code === 'ERR_LLMPT_CACHE') return false
   if (!(error instanceof HubError) || error.status === undefined) return true
   return error.status === 408 || error.status === 429 || error.status >= 500

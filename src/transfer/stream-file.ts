@@ -245,6 +245,12 @@ async function* readFinished(
   }
 }
 
+/**
+ * Ends the reading of streams that somebody dropped without reading them to the end or cancelling them, as ipull does.
+ * It holds on to what has to be closed: a file that is collected while it is open ends the process on Node 26.
+ */
+const dropped = new FinalizationRegistry<() => void>((end) => end())
+
 /** What `read` yields, as a stream that reads when it is pulled; its signal aborts when nobody wants any more. */
 function streamOf(
   read: (signal: AbortSignal) => AsyncGenerator<Uint8Array, void, void>,
@@ -256,7 +262,13 @@ function streamOf(
   const chunks = read(reader.signal)
   if (signal?.aborted) abort()
   else signal?.addEventListener('abort', abort, { once: true })
-  return new ReadableStream<Uint8Array>(
+  const end = (reason: unknown): void => {
+    forget()
+    reader.abort(reason)
+    // Ends the generator if it waits to be read; one that waits for the file has just been told.
+    chunks.return().catch(() => {})
+  }
+  const stream = new ReadableStream<Uint8Array>(
     {
       async pull(controller) {
         try {
@@ -269,13 +281,10 @@ function streamOf(
           throw error
         }
       },
-      cancel(reason) {
-        forget()
-        reader.abort(reason)
-        // Ends the generator if it waits to be read; one that waits for the file has just been told.
-        chunks.return().catch(() => {})
-      },
+      cancel: end,
     },
     { highWaterMark: 0 },
   )
+  dropped.register(stream, () => end(new DOMException('nobody reads it', 'AbortError')))
+  return stream
 }

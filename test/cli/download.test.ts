@@ -2,7 +2,7 @@ import { once } from 'node:events'
 import { readFile, readlink, stat } from 'node:fs/promises'
 import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
 import { type HubServer, startHub } from '../../src/demo/hub.ts'
 import { startTracker } from '../../src/tracker/server/main.ts'
 import { temporaryDirectory } from '../support/temp-dir.ts'
@@ -47,7 +47,15 @@ test('with --json there are progress events and one done event with all its fiel
   expect([cli.exitCode, cli.stderr]).toEqual([0, ''])
   const progress = cli.events('progress')
   expect(progress.at(-1)).toMatchObject({ files: { done: 3, total: 3 }, sizeBytes: totalBytes, peers: 0 })
-  expect(cli.events()).toHaveLength(progress.length + 1)
+  const told = cli.events('file')
+  expect(cli.events()).toHaveLength(progress.length + told.length + 1)
+  expect(told.map(({ path }) => path).sort()).toEqual(Object.keys(files).sort())
+  expect(told).toContainEqual({
+    event: 'file',
+    path: 'model.bin',
+    size: modelBytes,
+    bytes: { p2p: 0, http: modelBytes, cache: 0 },
+  })
   const [done] = cli.events('done')
   const { commit, etag } = hub.file('model.bin')
   expect(done).toEqual({
@@ -56,6 +64,7 @@ test('with --json there are progress events and one done event with all its fiel
     commit,
     bytes: { p2p: 0, http: totalBytes, cache: 0 },
     elapsedMs: expect.any(Number),
+    isUnchecked: false,
     files: expect.any(Array),
   })
   expect(fileIn(done as CliEvent, 'model.bin')).toEqual({
@@ -135,6 +144,121 @@ test('without the addon it warns once and fetches over HTTP', async () => {
   const { exitCode, stderr } = await runCli(['download', 'acme/tiny'], { ...options, env })
   expect(exitCode).toBe(0)
   expect(stderr.match(/no peer-to-peer/g)).toHaveLength(1)
+})
+
+test('--force-download fetches what is there', async () => {
+  await using temp = await temporaryDirectory()
+  await using hub = await startHub(files)
+  await runCli(['download', 'acme/tiny'], userOf(hub, temp.path))
+  const cli = await runCli(['download', 'acme/tiny', '--force-download', '--json'], userOf(hub, temp.path))
+  expect(cli.exitCode).toBe(0)
+  expect(cli.events('done')[0]).toMatchObject({ bytes: { p2p: 0, http: totalBytes, cache: 0 } })
+})
+
+test('--local-files-only takes what is there and asks nobody', async () => {
+  await using temp = await temporaryDirectory()
+  await using hub = await startHub(files)
+  const none = await runCli(['download', 'acme/tiny', '--local-files-only'], userOf(hub, temp.path))
+  expect([none.exitCode, none.stdout]).toEqual([1, ''])
+  expect(hub.requests()).toEqual([])
+  const { lines } = await runCli(['download', 'acme/tiny'], userOf(hub, temp.path))
+  hub.resetStats()
+  const all = await runCli(['download', 'acme/tiny', '--local-files-only'], userOf(hub, temp.path))
+  expect([all.exitCode, all.lines]).toEqual([0, lines])
+  const one = ['download', 'acme/tiny', 'model.bin', '--local-files-only']
+  const { exitCode, lines: paths } = await runCli(one, userOf(hub, temp.path))
+  expect([exitCode, paths]).toEqual([0, [join(lines[0] as string, 'model.bin')]])
+  expect(hub.requests()).toEqual([])
+})
+
+test('--max-workers says how many files come at a time', async () => {
+  await using temp = await temporaryDirectory()
+  const many = Array.from({ length: 6 }, (_, at) => [`${at}.json`, `{"number": ${at}}`])
+  await using hub = await startHub(Object.fromEntries(many))
+  const cli = await runCli(['download', 'acme/tiny', '--max-workers', '1', '--json'], userOf(hub, temp.path))
+  const active = cli.events('progress').map((event) => (event['active'] as unknown[]).length)
+  expect(cli.exitCode).toBe(0)
+  expect(Math.max(...active)).toBe(1)
+})
+
+describe('--dry-run', () => {
+  test('shows each file with its size and whether it is there, and fetches nothing', async () => {
+    await using temp = await temporaryDirectory()
+    await using hub = await startHub(files)
+    await runCli(['download', 'acme/tiny', 'config.json'], userOf(hub, temp.path))
+    hub.resetStats()
+    const { exitCode, lines, stderr } = await runCli(
+      ['download', 'acme/tiny', '--dry-run'],
+      userOf(hub, temp.path),
+    )
+    expect(exitCode).toBe(0)
+    expect(lines.toSorted()).toEqual([
+      '     5 B  to download  extra/notes.txt',
+      '    19 B  cached       config.json',
+      '5.72 MiB  to download  model.bin',
+    ])
+    expect(stderr).toBe('3 files, 5.72 MiB: 2 files to download, 5.72 MiB.\n')
+    expect(hub.requests().filter(({ url }) => url.includes('/resolve'))).toEqual([])
+  })
+
+  test('with --json is one event per file, and the sums', async () => {
+    await using temp = await temporaryDirectory()
+    await using hub = await startHub(files)
+    const { lines } = await runCli(['download', 'acme/tiny'], userOf(hub, temp.path))
+    const args = [
+      'download',
+      'acme/tiny',
+      '--include',
+      '*.json',
+      'model.bin',
+      '--dry-run',
+      '--force-download',
+    ]
+    const cli = await runCli([...args, '--json'], userOf(hub, temp.path))
+    const { commit } = hub.file('config.json')
+    expect([cli.exitCode, cli.stderr]).toEqual([0, ''])
+    const told = cli.events('file').toSorted((a, b) => Number(a['size']) - Number(b['size']))
+    expect(told).toEqual(
+      [
+        ['config.json', 19],
+        ['model.bin', modelBytes],
+      ].map(([path, size]) => ({
+        event: 'file',
+        path,
+        size,
+        commit,
+        localPath: join(lines[0] as string, String(path)),
+        isCached: true,
+        willDownload: true,
+      })),
+    )
+    expect(cli.events().at(-1)).toEqual({
+      event: 'done',
+      dryRun: true,
+      commit,
+      files: { total: 2, toDownload: 2 },
+      sizeBytes: modelBytes + 19,
+      downloadBytes: modelBytes + 19,
+      elapsedMs: expect.any(Number),
+    })
+  })
+
+  test('of one file is about that file', async () => {
+    await using temp = await temporaryDirectory()
+    await using hub = await startHub(files)
+    const args = ['download', 'acme/tiny', 'extra/notes.txt', '--dry-run', '--quiet']
+    const { exitCode, lines, stderr } = await runCli(args, userOf(hub, temp.path))
+    expect([exitCode, lines, stderr]).toEqual([0, ['5 B  to download  extra/notes.txt'], ''])
+  })
+
+  test('of what the repository does not have is an error', async () => {
+    await using temp = await temporaryDirectory()
+    await using hub = await startHub(files)
+    const args = ['download', 'acme/tiny', '--include', '*.gguf', '--dry-run']
+    const { exitCode, stdout, stderr } = await runCli(args, userOf(hub, temp.path))
+    expect([exitCode, stdout]).toEqual([1, ''])
+    expect(stderr).toContain('no file of acme/tiny matches --include "*.gguf"')
+  })
 })
 
 test('Ctrl-C says what is kept, and the next run does not fetch it again', async () => {
@@ -270,6 +394,24 @@ test('offline, it tells what is cached and does not claim that it is everything'
   const none = await runCli(['download', 'acme/tiny', '--include', '*.bin'], options)
   expect([none.exitCode, none.stdout]).toEqual([1, ''])
   expect(none.stderr).toContain('no file of acme/tiny matches --include "*.bin"')
+})
+
+test('in an outage, it tells what is cached, and that the Hub does not say whether it is everything', async () => {
+  await using temp = await temporaryDirectory()
+  await using hub = await startHub(files)
+  const options = userOf(hub, temp.path)
+  await runCli(['download', 'acme/tiny', 'config.json'], options)
+  await hub.setAvailability('hub', 'refused')
+  const all = await runCli(['download', 'acme/tiny'], options)
+  expect([all.exitCode, all.lines.length]).toEqual([0, 1])
+  expect(all.stderr).toContain('The Hub does not answer: this is what is cached; whether it is complete')
+  expect(all.stderr).toContain('connection refused')
+  const none = await runCli(['download', 'acme/tiny', '--include', '*.bin', '--json'], options)
+  expect([none.exitCode, none.events('done')]).toEqual([1, []])
+  expect(none.stdout).toContain('in the cache, and the Hub does not answer')
+  const one = await runCli(['download', 'acme/tiny', 'config.json', '--json'], options)
+  expect(one.events('done')).toEqual([expect.objectContaining({ isUnchecked: true })])
+  expect(one.events('file')).toEqual([expect.objectContaining({ path: 'config.json' })])
 })
 
 test('a tracker that does not answer is named, when seeding and when there is no other source', async () => {

@@ -8,6 +8,7 @@ import {
   parseRepoAtRevision,
   parseSize,
   parseTrackerUrl,
+  parseWorkers,
 } from '../../src/cli/parse.ts'
 import { ConfigError } from '../../src/errors.ts'
 
@@ -90,6 +91,14 @@ describe('a port', () => {
     ['65535', 65_535],
   ])
   refuses(parsePort, ['65536', '-1', '80.5', 'http'])
+})
+
+describe('a number of workers', () => {
+  accepts(parseWorkers, [
+    ['1', 1],
+    ['256', 256],
+  ])
+  refuses(parseWorkers, ['0', '257', '-1', '1.5', 'many', '', '99999'])
 })
 
 describe('an announce URL', () => {

@@ -41,6 +41,13 @@ test.each([
   ['download org/name --repo-type kernel', '--repo-type', 'kernel'],
   ['download org/name --seed-for 1h --no-seed', '--no-seed', '--seed-for'],
   ['download org/name --no-http', '--no-http', '--tracker'],
+  ['download org/name --max-workers 0', '--max-workers', '1 to 256'],
+  ['download org/name --max-workers many', '--max-workers', 'many'],
+  ['download org/name config.json --max-workers 4', '--max-workers', 'config.json'],
+  ['download org/name --force-download --local-files-only', '--force-download', '--local-files-only'],
+  ['download org/name --dry-run --local-files-only', '--dry-run', '--local-files-only'],
+  ['download org/name --dry-run --seed-for 1h', '--dry-run', '--seed-for'],
+  ['download org/name --local-files-only --seed-for 1h', '--local-files-only', 'llmpt seed'],
   ['download org/name/more', 'org/name/more', 'org/name'],
   ['download org/model@v1', 'org/model --revision v1'],
   ['download datasets/org/x', 'org/x --repo-type dataset'],
@@ -77,4 +84,12 @@ test('a variable that makes no sense is wrong use', async () => {
   const { exitCode, stderr } = await runCli(['download', 'org/name'], { env: { HF_P2P_PORT: 'many' } })
   expect(exitCode).toBe(2)
   expect(stderr).toContain('HF_P2P_PORT="many"')
+})
+
+test.each([['--force-download'], ['--dry-run']])('%s offline is wrong use', async (option) => {
+  const { exitCode, stderr } = await runCli(['download', 'org/name', option], {
+    env: { HF_HUB_OFFLINE: '1' },
+  })
+  expect(exitCode).toBe(2)
+  expect(stderr).toContain(`${option} needs the network, and HF_HUB_OFFLINE is set`)
 })

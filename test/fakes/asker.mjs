@@ -16,7 +16,7 @@ for await (const line of createInterface({ input: process.stdin })) {
 async function ask(url) {
   const http = new HubHttp({ connectTimeoutMs: 5000, headersTimeoutMs: 5000, retries: 0 })
   try {
-    const answer = await http.request({ method: 'GET', url, isContent: true })
+    const answer = await http.request({ method: 'GET', url, content: 'range' })
     const parts = []
     for await (const batch of answer.batches) parts.push(...batch)
     return { status: answer.status, body: String(Buffer.concat(parts)) }

@@ -215,7 +215,7 @@ describe('what is offered', () => {
     await using other = await startServer((_req, res) => {
       res.writeHead(302, { location: hub.url + file }).end()
     })
-    const hook = hookWith([other.url, hub.url], offerAllOf(hub))
+    const hook = hookWith([hub.url, other.url], offerAllOf(hub))
     const init = { headers: { authorization: `Bearer ${token}` } }
     await hook.fetch(`${other.url}/acme/tiny/resolve/main/weights.bin`, init)
     expect(hook.asked).toHaveLength(1)

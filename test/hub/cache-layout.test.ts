@@ -72,6 +72,10 @@ test.each([
   ['a?b', false],
   ['a\\b', false],
   ['console.txt', true],
+  ['CONIN$', false],
+  ['lpt².txt', false],
+  ['sub/con .txt', false],
+  ['lpt', true],
   ['a b/c.txt', true],
 ])('%j on Windows: %s', (path, isSafe) => {
   expect(isSafeOnWindows(path)).toBe(isSafe)

@@ -226,6 +226,8 @@ test.each([
   ['ENOTDIR', 'in the way'],
   ['ENAMETOOLONG', 'shorter folder'],
   ['EMFILE', 'ulimit'],
+  ['EFBIG', 'as large as this'],
+  ['EINVAL', 'for a name'],
   ['EIO', 'EIO'],
 ])('%s becomes a CacheError that says %j', (code, text) => {
   const error = asCacheError(Object.assign(new Error('x'), { code, path: '/cache/x' }), '/cache') as Error

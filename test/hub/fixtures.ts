@@ -13,6 +13,7 @@ import {
   openBlob,
   type PartialFile,
 } from '../../src/hub/cache-writer.ts'
+import { Endpoints } from '../../src/hub/endpoints.ts'
 import { HubHttp, type HubHttpOptions } from '../../src/hub/http.ts'
 import type { Commit, Etag, HubFile, RepoRef } from '../../src/values.ts'
 
@@ -26,8 +27,11 @@ export interface TestAccess extends HubAccess, AsyncDisposable {
   advance(ms: number): void
 }
 
-export function access(endpoint: string, options: HubHttpOptions & { token?: string } = {}): TestAccess {
-  const { token, ...httpOptions } = options
+export function access(
+  endpoint: string,
+  options: HubHttpOptions & { token?: string; mirrors?: readonly string[] } = {},
+): TestAccess {
+  const { token, mirrors = [], ...httpOptions } = options
   const pauses: number[] = []
   let nowMs = Date.now()
   const http = new HubHttp({
@@ -41,7 +45,8 @@ export function access(endpoint: string, options: HubHttpOptions & { token?: str
   const advance = (ms: number): void => {
     nowMs += ms
   }
-  return { http, endpoint, token, pauses, advance, [Symbol.asyncDispose]: () => http.close() }
+  const endpoints = mirrors.length === 0 ? undefined : new Endpoints(endpoint, mirrors, () => nowMs)
+  return { http, endpoint, token, endpoints, pauses, advance, [Symbol.asyncDispose]: () => http.close() }
 }
 
 export interface LyingHub extends AsyncDisposable {

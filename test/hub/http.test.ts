@@ -78,7 +78,7 @@ test('an abort is heard while no connection is made', async () => {
       method: 'GET',
       url: `http://127.0.0.1:${Number(port)}/`,
       signal: controller.signal,
-      isContent: true,
+      content: 'range',
     })
     setImmediate(() => controller.abort(new Error('enough')))
     // Left alone, the connection attempt goes on for 10 s; the test's own limit would not notice 2 of them.

@@ -95,6 +95,35 @@ test.each([
   expect(await readLocalMetadata(folder.path, file.path)).toBeUndefined()
 })
 
+test.each([
+  '.cache/huggingface/trees/x.json',
+  '.cache/huggingface/download/model.bin.metadata',
+  '.Cache/HuggingFace/x',
+  '.cache/huggingface',
+  '.cache./huggingface/x',
+])('%s would be among the bookkeeping, and is refused with nothing written', async (path) => {
+  await using folder = await temporaryDirectory()
+  const forged = { ...file, path }
+  for (const work of [
+    openLocalFile(folder.path, forged),
+    writeLocalMetadata(folder.path, forged),
+    readLocalMetadata(folder.path, path),
+  ]) {
+    const error = await errorOf(work)
+    expect(error).toMatchObject({ code: 'ERR_LLMPT_CACHE', message: expect.stringContaining(path) })
+  }
+  expect(await readdir(folder.path)).toEqual([])
+})
+
+test('other names in a folder called .cache are files like any', async () => {
+  await using folder = await temporaryDirectory()
+  for (const path of ['.cache/huggingface2/x', 'sub/.cache/huggingface/x', '.cache/x']) {
+    const slot = await openLocalFile(folder.path, { ...file, path })
+    expect(slot.state).toBe('write')
+    if (slot.state === 'write') await slot.discard()
+  }
+})
+
 test('a name or a link that leads out of the folder is refused', async () => {
   await using folder = await temporaryDirectory()
   await using outside = await temporaryDirectory()

@@ -1,8 +1,9 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { expect, test } from 'vitest'
 import { startHub } from '../../src/demo/hub.ts'
+import { parseEtag, parseSize } from '../../src/hub/header-values.ts'
 import type { HubHttpOptions } from '../../src/hub/http.ts'
-import { fileMetadata, parseEtag, parseSize } from '../../src/hub/metadata.ts'
+import { fileMetadata } from '../../src/hub/metadata.ts'
 import { access, commitA, errorOf, lyingHub, tiny } from './fixtures.ts'
 
 const names = [

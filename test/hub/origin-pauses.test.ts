@@ -89,6 +89,22 @@ test('a pause longer than anybody waits is an error for everybody, at once and w
   expect(our.pauses).toEqual([5000])
 })
 
+test.each([
+  ['without a token', 'with one', undefined, 'hf_member'],
+  ['with a token', 'without one', 'hf_member', undefined],
+])('a pause for questions %s is none for those %s', async (_what, _other, refused, other) => {
+  await using hub = await startHub(files, { tokens: { hf_member: [] } })
+  await using our = access(hub.url)
+  const ask = (token: string | undefined) => fileMetadata({ ...our, token }, hub.ref('b.json'))
+  hub.inject({ origin: 'hub', status: 429, retryAfter: '200', times: 1 })
+  expect(await errorOf(ask(refused))).toMatchObject({ status: 429, retryAfterMs: 200_000 })
+  expect((await ask(other)).sizeBytes).toBe(2)
+  expect(await errorOf(ask(refused))).toMatchObject({ status: 429, retryAfterMs: 200_000 })
+  const free = [refused, other].map((token) => our.http.freeSlots(hub.url, token !== undefined))
+  expect(free).toEqual([0, 4])
+  expect(hub.requests('hub').filter(({ status }) => status === 429)).toHaveLength(1)
+})
+
 test('no slots are free at an origin that wants a pause', async () => {
   await using hub = await startHub(files)
   await using our = access(hub.url)

@@ -1,8 +1,9 @@
 import { expect, test } from 'vitest'
 import { type HubServer, startHub } from '../../src/demo/hub.ts'
-import { FileSource, type RangeBody } from '../../src/hub/file-source.ts'
+import { FileSource } from '../../src/hub/file-source.ts'
 import { fileMetadata } from '../../src/hub/metadata.ts'
 import { OriginSlots } from '../../src/hub/origin-slots.ts'
+import type { RangeBody } from '../../src/hub/range-body.ts'
 import { access, errorOf, hubFile, lyingHub, readAll, type TestAccess } from './fixtures.ts'
 
 const files = { 'a.bin': { seed: 1, sizeBytes: 400_000 }, 'b.bin': { seed: 2, sizeBytes: 400_000 } }
@@ -98,6 +99,25 @@ test('four requests at a time go to one origin, for all files together', async (
   expect(await readAll((await fifth).batches)).toHaveLength(10)
   for (const body of bodies) body.cancel()
   expect(sources[1].freeSlots()).toBe(4)
+})
+
+test('a whole small file does not stand in line with ranges, and takes no slot from them', async () => {
+  await using hub = await startHub(files)
+  await using our = access(hub.url, { wholeFilesPerOrigin: 1 })
+  const sources = [await open(hub, our), await open(hub, our, 'b.bin')] as const
+  const bodies = await takeAllSlots(hub, sources)
+  const whole = await sources[1].openRange({ start: 0, isWhole: true })
+  expect(await readAll(whole.batches)).toHaveLength(400_000)
+  for (const body of bodies) body.cancel()
+  const held = await sources[1].openRange({ start: 0, isWhole: true })
+  expect(sources[1].freeSlots()).toBe(4)
+  // Of whole files there are no more at a time than their own limit.
+  const said: string[] = []
+  const second = sources[0].openRange({ start: 0, isWhole: true, onWait: () => said.push('wait') })
+  await fileMetadata(our, hub.ref('a.bin'))
+  expect(said).toEqual(['wait'])
+  held.cancel()
+  expect(await readAll((await second).batches)).toHaveLength(400_000)
 })
 
 test('a range that waits for a slot says so, and says when it starts', async () => {

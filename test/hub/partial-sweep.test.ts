@@ -1,12 +1,14 @@
-import { mkdir, readdir, rename, symlink, utimes, writeFile } from 'node:fs/promises'
+import { lutimes, mkdir, readdir, rename, symlink, utimes, writeFile } from 'node:fs/promises'
 import { basename, dirname, join } from 'node:path'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
+import { startHub } from '../../src/demo/hub.ts'
 import { blobPath, blobsFolder, lockPath } from '../../src/hub/cache-layout.ts'
 import { type CacheDeps, openBlob } from '../../src/hub/cache-writer.ts'
 import { openLocalFile } from '../../src/hub/local-dir.ts'
 import { claimPathOf } from '../../src/hub/partial-claim.ts'
 import { resumableKeptMs, sweepPartials, uniqueKeptMs } from '../../src/hub/partial-sweep.ts'
 import { temporaryDirectory } from '../support/temp-dir.ts'
+import { newUser } from '../support/users.ts'
 import { fakeLocks, gitSha1, hubFile, openForWriting, sha256, tiny } from './fixtures.ts'
 
 const old = { etag: sha256('old'), sizeBytes: 3 }
@@ -134,6 +136,40 @@ test('opening a blob to write sweeps its folder once, and tells what went', asyn
   await using _again = await openForWriting(cache.path, file, deps)
   // A sweep that had begun would have come to its end within a few of these.
   for (let round = 0; round < 50; round++) expect(await readdir(folder)).toEqual([name])
+})
+
+test.each([
+  ['cache', 'models--acme--tiny'],
+  ['folder of the user', '.cache/huggingface'],
+])('a call that finds everything in its place tidies the %s, where names are made', async (kind, below) => {
+  await using hub = await startHub({ 'a.txt': 'hello' })
+  await using home = await temporaryDirectory()
+  const cacheDir = join(home.path, 'hub')
+  const localDir = kind === 'cache' ? undefined : join(home.path, 'mine')
+  const options = { endpoint: hub.url, trackers: [], seed: false, cacheDir }
+  await using first = await newUser(options)
+  await first.client.downloadSnapshot(tiny, 'main', { localDir })
+  // Under a name that this process does not know yet: nothing has been swept there.
+  await using again = await temporaryDirectory()
+  await rename(home.path, again.path)
+  const folder = join(again.path, localDir === undefined ? 'hub' : 'mine', below)
+  const old = new Date(Date.now() - 2 * uniqueKeptMs)
+  const names = ['.llmpt-0123abcd.tmp', '.llmpt-4567abcd.tmp', '.llmpt-89ababcd.tmp'].map((name) =>
+    join(folder, name),
+  )
+  const [file = '', link = '', young = ''] = names
+  await writeFile(file, '')
+  await symlink('nowhere', link)
+  await writeFile(young, '')
+  for (const name of [file, link]) await lutimes(name, old, old)
+  await using user = await newUser({ ...options, cacheDir: join(again.path, 'hub') })
+  const got = await user.client.downloadSnapshot(tiny, 'main', {
+    localDir: localDir && join(again.path, 'mine'),
+  })
+  expect(got.bytes.cache).toBe(5)
+  const left = async (): Promise<string[]> =>
+    (await readdir(folder)).filter((name) => name.startsWith('.llmpt'))
+  await vi.waitFor(async () => expect(await left()).toEqual([basename(young)]), { timeout: 10_000 })
 })
 
 test('an old partial file is there for whoever comes back for it', async () => {

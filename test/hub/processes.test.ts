@@ -1,15 +1,15 @@
 /** Several processes and one cache: what a lock is for, and what must hold without one. */
-import { type ChildProcess, execFile, spawn } from 'node:child_process'
-import { once } from 'node:events'
+import { execFile } from 'node:child_process'
 import { existsSync } from 'node:fs'
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, readFile, symlink, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import ts from 'typescript'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { blobsFolder, findCached, lockPath } from '../../src/hub/cache-layout.ts'
+import { blobsFolder, findCached, hasBlob, lockPath } from '../../src/hub/cache-layout.ts'
 import { checkCacheContract } from '../support/cache-contract.ts'
+import { holdLock, Talker } from '../support/talker.ts'
 import { type TemporaryDirectory, temporaryDirectory } from '../support/temp-dir.ts'
 import { hubFile, tiny } from './fixtures.ts'
 
@@ -48,7 +48,7 @@ process.stdin.destroy()
 let build: TemporaryDirectory
 beforeAll(async () => {
   build = await temporaryDirectory()
-  const sources = ['errors.ts', 'log.ts', 'values.ts']
+  const sources = ['errors.ts', 'log.ts', 'redact.ts', 'values.ts']
   for (const name of await readdir(join(root, 'src/hub'))) sources.push(`hub/${name}`)
   for (const source of sources) {
     const text = await readFile(join(root, 'src', source), 'utf8')
@@ -63,50 +63,11 @@ beforeAll(async () => {
   }
   await writeFile(join(build.path, 'package.json'), '{"type":"module"}')
   await writeFile(join(build.path, 'program.js'), program)
+  // The only package that can be resolved from this folder.
+  await mkdir(join(build.path, 'node_modules'))
+  await symlink(join(root, 'node_modules/valibot'), join(build.path, 'node_modules/valibot'))
 })
 afterAll(() => build[Symbol.asyncDispose]())
-
-/** A program that says in words how far it is, and goes on at a line from us. */
-class Talker implements AsyncDisposable {
-  readonly #child: ChildProcess
-  readonly #exit: Promise<unknown[]>
-  #output = ''
-
-  constructor(command: string, args: readonly string[]) {
-    this.#child = spawn(command, args, { stdio: ['pipe', 'pipe', 'inherit'] })
-    this.#exit = once(this.#child, 'exit')
-    this.#child.stdout?.on('data', (chunk) => (this.#output += chunk))
-  }
-
-  async says(word: string): Promise<void> {
-    while (!this.#output.includes(word)) {
-      if (this.#child.exitCode !== null) throw new Error(`ended without saying ${word}: ${this.#output}`)
-      await Promise.race([once(this.#child.stdout ?? this.#child, 'data'), this.#exit])
-    }
-  }
-
-  goOn(): void {
-    this.#child.stdin?.write('go\n')
-  }
-
-  kill(): void {
-    this.#child.kill('SIGKILL')
-  }
-
-  async end(): Promise<number | null> {
-    const [code] = await this.#exit
-    return code as number | null
-  }
-
-  async [Symbol.asyncDispose](): Promise<void> {
-    this.kill()
-    await this.#exit
-  }
-
-  get output(): string {
-    return this.#output.trim().replaceAll('\n', ' ')
-  }
-}
 
 class Downloader extends Talker {
   constructor(cacheDir: string, locks: boolean | 'lying') {
@@ -123,32 +84,20 @@ function together(all: readonly AsyncDisposable[]): AsyncDisposable {
   }
 }
 
-/** Holds a lock with the library, and in the way, of Python's `huggingface_hub`. */
-const pythonProgram = `
-import sys
-from filelock import FileLock, Timeout
-lock = FileLock(sys.argv[1])
-try:
-    lock.acquire(timeout=0)
-except Timeout:
-    print('waiting', flush=True)
-    lock.acquire()
-print('held', flush=True)
-sys.stdin.readline()
-lock.release()
-`
-
-async function startPython(path: string): Promise<Talker> {
-  await mkdir(dirname(path), { recursive: true })
-  return new Talker('/usr/bin/python3', ['-c', pythonProgram, path])
-}
-
 test('the room loads neither undici, nor @huggingface/hub, nor the addon before they are needed', async () => {
-  // Nothing can be resolved from this folder: any import of a package would fail.
+  // Nothing but valibot can be resolved from this folder: the import of any other package would fail.
   const modules = (await readdir(join(build.path, 'hub'))).map((name) => `import './hub/${name}'`)
   await writeFile(join(build.path, 'all.js'), `${modules.join('\n')}\nconsole.log('loaded')`)
   const { stdout } = await promisify(execFile)(process.execPath, [join(build.path, 'all.js')])
   expect(stdout).toBe('loaded\n')
+})
+
+test.each([
+  ['ended by itself', 'process.exit(3)', /ended \(3\) .*why it ended/s],
+  ['was killed', `process.kill(process.pid, 'SIGKILL')`, /ended \(SIGKILL\) .*why it ended/s],
+])('nobody waits for the words of a process that %s', async (_, ending, message) => {
+  await using talker = new Talker(process.execPath, ['-e', `console.error('why it ended'); ${ending}`])
+  await expect(talker.says('anything')).rejects.toThrow(message)
 })
 
 test('two processes without locks both write, and the cache is as it should be', async () => {
@@ -178,19 +127,22 @@ describe('with a lock that everybody gets, as on some network file systems', () 
     expect(await readdir(dirname(lockPath(cache.path, tiny, file.etag)))).toEqual([`${file.etag}.lock`])
   })
 
-  test('many that start at once never write to the same file, and the cache is as it should be', async () => {
-    await using cache = await temporaryDirectory()
-    const processes = [1, 2, 3, 4].map(() => new Downloader(cache.path, 'lying'))
-    await using _all = together(processes)
-    await Promise.race(processes.map((one) => one.says('writing')))
-    await Promise.all(processes.map((one) => one.says('ing')))
-    const partials = await readdir(blobsFolder(cache.path, tiny))
-    expect(partials).toEqual([`${file.etag}.llmpt.incomplete`])
-    for (const one of processes) one.goOn()
-    for (const one of processes) expect(await one.end()).toBe(0)
-    expect(processes.filter((one) => one.output.includes('writing'))).toHaveLength(1)
-    expect(await checkCacheContract(cache.path)).toEqual([])
-  })
+  test.each([2, 8])(
+    '%i that start at once never write to the same file, and the cache is as it should be',
+    async (count) => {
+      await using cache = await temporaryDirectory()
+      const processes = Array.from({ length: count }, () => new Downloader(cache.path, 'lying'))
+      await using _all = together(processes)
+      await Promise.race(processes.map((one) => one.says('writing')))
+      await Promise.all(processes.map((one) => one.says('ing')))
+      const partials = await readdir(blobsFolder(cache.path, tiny))
+      expect(partials).toEqual([`${file.etag}.llmpt.incomplete`])
+      for (const one of processes) one.goOn()
+      for (const one of processes) expect(await one.end()).toBe(0)
+      expect(processes.filter((one) => one.output.includes('writing'))).toHaveLength(1)
+      expect(await checkCacheContract(cache.path)).toEqual([])
+    },
+  )
 
   test('the claim of a killed process is worth nothing', async () => {
     await using cache = await temporaryDirectory()
@@ -251,7 +203,7 @@ describe.skipIf(!existsSync(addonPath))('with flock of the addon', () => {
 
   test('we wait for a Python process that holds the lock, and go on when it lets go', async () => {
     await using cache = await temporaryDirectory()
-    await using python = await startPython(lockPath(cache.path, tiny, file.etag))
+    await using python = await holdLock(lockPath(cache.path, tiny, file.etag))
     await python.says('held')
     await using ours = new Downloader(cache.path, true)
     await ours.says('waiting')
@@ -264,7 +216,7 @@ describe.skipIf(!existsSync(addonPath))('with flock of the addon', () => {
 
   test('we take what Python wrote while it held the lock', async () => {
     await using cache = await temporaryDirectory()
-    await using python = await startPython(lockPath(cache.path, tiny, file.etag))
+    await using python = await holdLock(lockPath(cache.path, tiny, file.etag))
     await python.says('held')
     await using ours = new Downloader(cache.path, true)
     await ours.says('waiting')
@@ -276,7 +228,7 @@ describe.skipIf(!existsSync(addonPath))('with flock of the addon', () => {
 
   test('a Python process that dies with the lock does not hold us up', async () => {
     await using cache = await temporaryDirectory()
-    await using python = await startPython(lockPath(cache.path, tiny, file.etag))
+    await using python = await holdLock(lockPath(cache.path, tiny, file.etag))
     await python.says('held')
     await using ours = new Downloader(cache.path, true)
     await ours.says('waiting')
@@ -292,12 +244,13 @@ describe.skipIf(!existsSync(addonPath))('with flock of the addon', () => {
     await using cache = await temporaryDirectory()
     await using ours = new Downloader(cache.path, true)
     await ours.says('writing')
-    await using python = await startPython(lockPath(cache.path, tiny, file.etag))
+    await using python = await holdLock(lockPath(cache.path, tiny, file.etag))
     await python.says('waiting')
     expect(python.output).not.toContain('held')
     ours.goOn()
     await python.says('held')
-    expect(await findCached(cache.path, { ...tiny, revision: file.commit, path: file.path })).toBeDefined()
+    // Whoever has the lock next makes the entry of what is there, as we are about to.
+    expect(await hasBlob(cache.path, tiny, file)).toBe(true)
     python.goOn()
     expect([await ours.end(), await python.end()]).toEqual([0, 0])
   })

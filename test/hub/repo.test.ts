@@ -1,5 +1,6 @@
 import { expect, test } from 'vitest'
 import { startHub } from '../../src/demo/hub.ts'
+import { xetHash } from '../../src/demo/hub-xet.ts'
 import { listRepoFiles, resolveRevision } from '../../src/hub/repo.ts'
 import type { RepoType } from '../../src/values.ts'
 import { access, commitA, errorOf, lyingHub, tiny } from './fixtures.ts'
@@ -25,12 +26,15 @@ test.each<RepoType>(['model', 'dataset', 'space'])(
     const repo = { repoType, repo: 'acme/tiny' }
     const commit = await resolveRevision(our, repo, 'main')
     const listed = await listRepoFiles(our, repo, commit)
-    const want = Object.keys(tree).map((path) => {
-      const { etag, sizeBytes } = hub.file(path)
-      return { ...repo, path, commit, etag, sizeBytes }
-    })
-    const byPath = (a: { path: string }, b: { path: string }): number => (a.path < b.path ? -1 : 1)
-    expect(listed.toSorted(byPath)).toEqual(want.toSorted(byPath))
+    const want = Object.keys(tree)
+      .sort()
+      .map((path) => {
+        const { etag, sizeBytes, sha256 } = hub.file(path)
+        const blobId = hub.repo().find('main')?.files.get(path)?.blob.oid
+        const inXet = path === 'sub/dir/x.bin' ? { xetHash: xetHash(sha256) } : {}
+        return { ...repo, path, commit, etag, sizeBytes, blobId, ...inXet }
+      })
+    expect(listed).toEqual(want)
     expect(await resolveRevision(our, repo, 'feature/x')).toBe(
       hub.file('a', { revision: 'feature/x' }).commit,
     )
@@ -140,7 +144,7 @@ test("a Xet entry without its LFS identity is asked for by itself: Xet's hash na
   })
   await using our = access(hub.url)
   expect(await listRepoFiles(our, tiny, commitA)).toEqual([
-    { ...tiny, path: 'a', commit: commitA, etag, sizeBytes: 7 },
+    { ...tiny, path: 'a', commit: commitA, etag, sizeBytes: 7, blobId: oid, xetHash: 'f'.repeat(64) },
   ])
 })
 

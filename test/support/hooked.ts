@@ -2,9 +2,13 @@
 import { wrapFetch } from '../../src/hook/patch-fetch.ts'
 import type { User } from './users.ts'
 
-/** `fetch` with the hook, for one Hub; `user` offers. */
-export function hookedFetch(user: Pick<User, 'client'>, endpoint: string): typeof fetch {
-  return wrapFetch(globalThis.fetch, {
+/** `original` with the hook, for one Hub; `user` offers. */
+export function hookedFetch(
+  user: Pick<User, 'client'>,
+  endpoint: string,
+  original: typeof fetch = globalThis.fetch,
+): typeof fetch {
+  return wrapFetch(original, {
     endpoints: () => [endpoint],
     isActive: () => true,
     offer: (file, context) => user.client.offer(file, { ...context, deadlineMs: 5_000 }),

@@ -3,6 +3,7 @@
  * does when a source fails in the middle.
  */
 import { writeFile } from 'node:fs/promises'
+import { onTestFinished } from 'vitest'
 import { type DemoHubFile, type HubServer, noiseBytes, startHub } from '../../src/demo/hub.ts'
 import { FileSource } from '../../src/hub/file-source.ts'
 import { HubHttp } from '../../src/hub/http.ts'
@@ -78,6 +79,15 @@ export async function raceScene(options: SceneOptions): Promise<Scene> {
     opened.push(one)
     return one
   }
+  let closing: Promise<void> | undefined
+  const close = (): Promise<void> => {
+    closing ??= (async () => {
+      for (const one of opened.reverse()) await one[Symbol.asyncDispose]()
+    })()
+    return closing
+  }
+  // A test that hangs never comes to the end of its `await using`.
+  onTestFinished(close)
   const folder = keep(await temporaryDirectory())
   const { sizeBytes, httpRate, announceUrls = [] } = options
   const hub = keep(await startHub({ [name]: { seed: 'race', sizeBytes } }))
@@ -173,9 +183,7 @@ export async function raceScene(options: SceneOptions): Promise<Scene> {
     seeder: async (bytesPerSecond = 0, announceUrl = '') =>
       keep(await SeederProcess.start({ torrentPath, content, host: ownHost(), bytesPerSecond, announceUrl })),
     run,
-    [Symbol.asyncDispose]: async () => {
-      for (const one of opened.reverse()) await one[Symbol.asyncDispose]()
-    },
+    [Symbol.asyncDispose]: close,
   }
 }
 

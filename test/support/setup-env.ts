@@ -20,7 +20,7 @@ const marker = `LLMPT_TEST_WORKER=${process.pid}`
 for (const name of Object.keys(process.env)) {
   const isOurs =
     /^(HF|HUGGINGFACE|HUGGING_FACE|LLMPT)_/.test(name) &&
-    !['LLMPT_TEST_FULL', 'LLMPT_NATIVE_ADDON'].includes(name)
+    !['LLMPT_TEST_FULL', 'LLMPT_TEST_NODE', 'LLMPT_TEST_PYTHON', 'LLMPT_NATIVE_ADDON'].includes(name)
   // Under CI we do not seed, and the tests are about seeding.
   if (isOurs || name === 'CI') delete process.env[name]
 }

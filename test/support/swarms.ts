@@ -3,11 +3,11 @@ import { writeFile } from 'node:fs/promises'
 import { Agent } from 'undici'
 import { type DemoHubFile, type HubServer, startHub } from '../../src/demo/hub.ts'
 import { requireAddon } from '../../src/native/load.ts'
-import { Swarm } from '../../src/swarm/swarm.ts'
+import { Swarm, type TorrentOffer } from '../../src/swarm/swarm.ts'
 import { createBlobTorrent } from '../../src/torrent/create.ts'
 import { TrackerClient } from '../../src/tracker/client.ts'
 import { startTracker } from '../../src/tracker/server/main.ts'
-import type { InfoHash } from '../../src/values.ts'
+import type { BlobRef, InfoHash } from '../../src/values.ts'
 import { temporaryDirectory } from './temp-dir.ts'
 
 const mebibyte = 1024 * 1024
@@ -67,14 +67,7 @@ export async function startPeer(world: World, options: PeerOptions = {}): Promis
   const bytes = await file.bytes()
   forge?.(bytes)
   await writeFile(path, bytes)
-  const torrent = await createBlobTorrent(addon, path, file)
-  if (torrent === undefined) throw new Error('no torrent')
-  for (const localAddress of publishers) {
-    const dispatcher = new Agent({ localAddress })
-    await new TrackerClient({ url: tracker.url, dispatcher }).publish({ ...file, ...torrent })
-    await dispatcher.close()
-  }
-  const { announceUrl } = new TrackerClient({ url: tracker.url })
+  const offer = await publishTorrent(tracker.url, file, path, publishers)
   const swarm = new Swarm(addon, {
     listen: [`127.0.1.${nextHost()}:0`],
     utp: false,
@@ -82,22 +75,10 @@ export async function startPeer(world: World, options: PeerOptions = {}): Promis
     maxUploadBytesPerSecond: bytesPerSecond,
     limitLocalPeers: true,
   })
-  const joined = isServed
-    ? await swarm.join(
-        {
-          ...torrent,
-          announceUrls: [announceUrl],
-          peers: [],
-          isPromising: false,
-          mayBeCrowd: false,
-          isTied: false,
-        },
-        { path, mode: 'seed' },
-      )
-    : undefined
-  if (isServed) await untilSeeded(world)
+  const joined = isServed ? await swarm.join(offer, { path, mode: 'seed' }) : undefined
+  if (isServed) await untilSeeded(tracker.url, [file])
   return {
-    infoHash: torrent.infoHash,
+    infoHash: offer.infoHash,
     uploadedBytes: async () => (await joined?.status())?.payloadUpload ?? 0,
     [Symbol.asyncDispose]: async () => {
       await swarm.close()
@@ -106,12 +87,33 @@ export async function startPeer(world: World, options: PeerOptions = {}): Promis
   }
 }
 
-/** Until the tracker counts a seeder of the model. */
-async function untilSeeded({ tracker, file }: World): Promise<void> {
-  const client = new TrackerClient({ url: tracker.url })
+/** Makes a torrent of the bytes at `path` and publishes it as the file's from each of the addresses. Nobody serves it yet. */
+export async function publishTorrent(
+  trackerUrl: string,
+  file: BlobRef,
+  path: string,
+  publishers: readonly string[],
+): Promise<TorrentOffer> {
+  const torrent = await createBlobTorrent(requireAddon(), path, file)
+  if (torrent === undefined) throw new Error('no torrent')
+  for (const localAddress of publishers) {
+    const dispatcher = new Agent({ localAddress })
+    await new TrackerClient({ url: trackerUrl, dispatcher }).publish({ ...file, ...torrent })
+    await dispatcher.close()
+  }
+  const { announceUrl } = new TrackerClient({ url: trackerUrl })
+  const facts = { isPromising: false, mayBeCrowd: false, isTied: false }
+  return { ...torrent, ...facts, announceUrls: [announceUrl], peers: [] }
+}
+
+/** Until the tracker counts a seeder of each of the files. */
+export async function untilSeeded(trackerUrl: string, files: readonly BlobRef[]): Promise<void> {
+  const client = new TrackerClient({ url: trackerUrl })
   for (;;) {
-    const found = await client.lookup([file])
-    if ([...found.values()].flat().some(({ seeders }) => seeders > 0)) return
+    const found = await client.lookup(files)
+    const isSeeded = ({ etag }: BlobRef): boolean =>
+      found.get(etag)?.some(({ seeders }) => seeders > 0) ?? false
+    if (files.every(isSeeded)) return
     await new Promise((resolve) => setImmediate(resolve))
   }
 }

@@ -283,7 +283,7 @@ test('two downloads of one blob in two places at once both end with the right fi
   for (const { path } of both) expect(await sha256Of(path)).toBe(file.sha256)
 })
 
-test('small files of a snapshot come four at a time', async () => {
+test('small files of a snapshot come eight at a time', async () => {
   const names = Array.from({ length: 12 }, (_, index) => `part-${index}.bin`)
   await using hub = await startHub(
     Object.fromEntries(names.map((name) => [name, { seed: name, sizeBytes: 100_000 }])),
@@ -298,5 +298,5 @@ test('small files of a snapshot come four at a time', async () => {
     },
   })
   expect(got.files).toHaveLength(12)
-  expect(most).toBe(4)
+  expect(most).toBe(8)
 })

@@ -100,6 +100,25 @@ test('a tracker that never answers does not hold up a byte, nor the end', async 
   expect(await sha256Of(got.path)).toBe(hub.file('model.safetensors').sha256)
 })
 
+test('a tracker that never answers does not hold up a snapshot, about whose files it is asked ahead', async () => {
+  const names = ['a.safetensors', 'b.safetensors', 'c.safetensors']
+  await using hub = await startHub(
+    Object.fromEntries(names.map((name) => [name, { seed: name, sizeBytes: 2 * mebibyte }])),
+  )
+  await using tracker = await silentServer()
+  await using user = await newUser({
+    endpoint: hub.url,
+    trackers: [tracker.url],
+    seed: false,
+    headStartMs: 0,
+  })
+  const began = performance.now()
+  const { repo, repoType } = hub.ref('a.safetensors')
+  const got = await user.client.downloadSnapshot({ repo, repoType }, 'main')
+  expect(performance.now() - began).toBeLessThan(patienceMs)
+  expect(got.bytes).toEqual({ http: 3 * 2 * mebibyte, p2p: 0, cache: 0 })
+})
+
 test('a Hub that does not say whether everybody may read the file does not hold up the end', async () => {
   await using scene = await raceScene({ sizeBytes, httpRate: 0 })
   const late = slowFinder()

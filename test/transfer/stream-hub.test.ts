@@ -249,6 +249,22 @@ describe('readers of the same file', () => {
   })
 })
 
+test('a body that is dropped, neither read to its end nor cancelled, ends the download when it is collected', async () => {
+  await using w = await newWorld()
+  await using _peer = await startPeer(w, { publishers: twoPublishers, bytesPerSecond: 2 * mebibyte })
+  await using user = await newUser(w.user)
+  await (async () => {
+    await new BodyReader(await hookedFetch(user, w.hub.url)(w.url)).readTo(1)
+  })()
+  const file = await open(`${user.cacheDir}/.locks/models--acme--tiny/${w.file.etag}.lock`, 'r+')
+  await until(() => {
+    globalThis.gc?.()
+    return tryLock(requireAddon(), file.fd)
+  })
+  await file.close()
+  expect(await blobsOf(user)).toEqual([`${w.file.etag}.llmpt.incomplete`])
+})
+
 describe('a look at a few bytes', () => {
   const look = { headers: { range: 'bytes=1000-1999' } }
 

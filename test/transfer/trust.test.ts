@@ -180,7 +180,7 @@ describe('whoever reads the file while it comes', () => {
 test('a condemned torrent is remembered by the next process, and its peers are not asked', async () => {
   await using w = await newWorld()
   await using lie = await startPeer(w, { forge: lies[3]?.[1] })
-  await using user = await newUser(w.user)
+  await using user = await newUser({ ...w.user, seed: false })
   await user.client.downloadFile(w.hub.ref(modelPath))
   await user.client.close()
   const uploaded = await lie.uploadedBytes()

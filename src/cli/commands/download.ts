@@ -1,20 +1,28 @@
 /** `llmpt download` */
 import { access, mkdir, writeFile } from 'node:fs/promises'
 import { join, resolve } from 'node:path'
-import { Client, type DownloadedFile } from '../../client.ts'
+import {
+  Client,
+  type DownloadCallOptions,
+  type DownloadedFile,
+  type SnapshotCallOptions,
+} from '../../client.ts'
 import { type Config, getConfig } from '../../config.ts'
-import { ConfigError, HubError, SwarmError } from '../../errors.ts'
-import { matchesPatterns } from '../../transfer/snapshot.ts'
+import { HubError, SwarmError } from '../../errors.ts'
+import { allowsSharing } from '../../hub/sharing.ts'
+import type { DryRunFile } from '../../snapshot/dry-run.ts'
+import { type DownloadProgress, sumOf } from '../../transfer/progress.ts'
 import { type BytesBySource, type Commit, digestOf, type PeerAddress, type RepoType } from '../../values.ts'
-import { filesBelow } from '../cached-files.ts'
 import { type CommandContext, CommandError } from '../command.ts'
+import { checkArguments, checkCached, isOneFile, nothingMatches, whyOffline } from '../download-checks.ts'
+import { tellPlan } from '../dry-run.ts'
 import { formatBytes, formatTime } from '../format.ts'
 import { Interrupted } from '../interrupt.ts'
 import type { Output } from '../output.ts'
 import { resolvePeers } from '../peers.ts'
-import { bytesDone, percent } from '../progress-text.ts'
+import { fileEvent, percent } from '../progress-text.ts'
 import { type ProgressView, progressView } from '../progress-view.ts'
-import { checkPathArgument, checkRepoArgument, useGlob } from '../repo-argument.ts'
+import { useGlob } from '../repo-argument.ts'
 import { keepSeeding, tellSkipped } from '../seeding.ts'
 import { silentTrackers } from '../tracker-health.ts'
 
@@ -29,10 +37,15 @@ export interface DownloadArguments {
   readonly localDir?: string
   readonly tracker?: readonly string[]
   readonly endpoint?: string
+  readonly mirror?: readonly string[]
   readonly token?: string
   /** `false` after `--no-p2p`. */
   readonly p2p: boolean
   readonly http: boolean
+  readonly forceDownload?: boolean
+  readonly localFilesOnly?: boolean
+  readonly dryRun?: boolean
+  readonly maxWorkers?: number
   readonly seedFor?: number
   readonly listen?: readonly string[]
   readonly peer?: readonly PeerAddress[]
@@ -46,19 +59,30 @@ interface Result {
   readonly commit: Commit
   readonly bytes: BytesBySource
   readonly files: readonly (DownloadedFile & { readonly name: string })[]
+  readonly isUnchecked: boolean
 }
+
+const hubIsAway = 'the Hub does not answer'
 
 export async function download(args: DownloadArguments, { out, signal }: CommandContext): Promise<void> {
   const config = await configFor(args)
   checkArguments(args, config, out)
   await using client = new Client(config)
   const startedMs = performance.now()
+  const elapsed = (): number => Math.round(performance.now() - startedMs)
+  if (args.dryRun) {
+    tellPlan(await plan(client, args, signal), elapsed(), out)
+    return
+  }
+  const isLocal = config.offline || args.localFilesOnly === true
   const result = await fetchAll(client, args, out, signal)
-  if (config.offline) await checkCached(result, args)
-  else if (result.files.length === 0) throw new CommandError(nothingMatches(args))
-  const elapsedMs = Math.round(performance.now() - startedMs)
+  if (result.files.length === 0) {
+    if (!result.isUnchecked) throw new CommandError(nothingMatches(args))
+    await checkCached(result.path, args, isLocal ? whyOffline(config) : hubIsAway)
+  }
+  const elapsedMs = elapsed()
   out.event('done', doneEvent(result, elapsedMs))
-  out.say(summary(result, elapsedMs, config))
+  out.say(summary(result, elapsedMs, isLocal))
   await sayHowToHelp(args, config, out)
   out.result(result.path)
   if (args.seedFor === undefined) return
@@ -71,6 +95,7 @@ async function configFor(args: DownloadArguments): Promise<Config> {
     cacheDir: args.cacheDir,
     trackers: args.tracker,
     endpoint: args.endpoint,
+    mirrors: args.mirror,
     token: args.token,
     p2p: args.p2p ? undefined : false,
     http: args.http ? undefined : false,
@@ -84,22 +109,6 @@ async function configFor(args: DownloadArguments): Promise<Config> {
   })
 }
 
-function checkArguments(args: DownloadArguments, config: Config, out: Output): void {
-  checkRepoArgument(args.repo)
-  args.paths.forEach(checkPathArgument)
-  const canUseSwarm = config.p2p && config.trackers.length > 0
-  if (!config.http && !canUseSwarm) {
-    throw new ConfigError(
-      '--no-http leaves no source: peers need --tracker (or HF_P2P_TRACKER), and P2P switched on',
-    )
-  }
-  if (canUseSwarm) return
-  const why = config.p2p ? 'without --tracker (or HF_P2P_TRACKER)' : 'with P2P switched off'
-  if (args.seedFor !== undefined) out.complain(`--seed-for does nothing ${why}: nobody could find it here`)
-  if (args.peer !== undefined)
-    out.complain(`--peer does nothing ${why}: it is the tracker that knows the torrents`)
-}
-
 async function fetchAll(
   client: Client,
   args: DownloadArguments,
@@ -107,13 +116,17 @@ async function fetchAll(
   signal: AbortSignal,
 ): Promise<Result> {
   using view = await progressView(out)
+  const onProgress = (progress: DownloadProgress): void => {
+    for (const file of progress.finished) out.event('file', fileEvent(file))
+    view.onProgress(progress)
+  }
   try {
-    return await fetchWith(client, args, view, signal)
+    return await fetchWith(client, args, onProgress, signal)
   } catch (error) {
     view[Symbol.dispose]()
     const kept = keptText(view)
     if (error === signal.reason && error instanceof Interrupted) throw new Interrupted(error.signalName, kept)
-    if (view.latest !== undefined && bytesDone(view.latest) > 0) out.complain(kept)
+    if (view.latest !== undefined && sumOf(view.latest.bytes) > 0) out.complain(kept)
     throw await explained(error, client.config, args, signal)
   }
 }
@@ -121,23 +134,57 @@ async function fetchAll(
 async function fetchWith(
   client: Client,
   args: DownloadArguments,
-  view: ProgressView,
+  onProgress: (progress: DownloadProgress) => void,
   signal: AbortSignal,
 ): Promise<Result> {
-  const { repo, repoType, revision, paths, include, exclude } = args
-  const localDir = args.localDir === undefined ? undefined : resolve(args.localDir)
-  const options = { signal, localDir, onProgress: view.onProgress }
+  const { repo, repoType, revision, paths } = args
+  const options = { ...callOptions(args, signal), onProgress }
   const [path] = paths
-  if (path !== undefined && paths.length === 1 && include === undefined && exclude === undefined) {
+  if (path !== undefined && isOneFile(args)) {
     const file = await client.downloadFile({ repo, repoType, revision, path }, options)
     return { ...file, files: [{ ...file, name: path }] }
   }
-  return await client.downloadSnapshot({ repo, repoType }, revision, {
-    ...options,
+  return await client.downloadSnapshot({ repo, repoType }, revision, { ...options, ...selectionOf(args) })
+}
+
+/** What would be fetched. @throws What a download throws. */
+async function plan(
+  client: Client,
+  args: DownloadArguments,
+  signal: AbortSignal,
+): Promise<readonly DryRunFile[]> {
+  const { repo, repoType, revision, paths } = args
+  const options = callOptions(args, signal)
+  const [path] = paths
+  try {
+    if (path !== undefined && isOneFile(args))
+      return [await client.planFile({ repo, repoType, revision, path }, options)]
+    const selection = selectionOf(args)
+    const files = await client.planSnapshot({ repo, repoType }, revision, { ...options, ...selection })
+    if (files.length === 0) throw new CommandError(nothingMatches(args))
+    return files
+  } catch (error) {
+    throw await explained(error, client.config, args, signal)
+  }
+}
+
+function callOptions(args: DownloadArguments, signal: AbortSignal): DownloadCallOptions {
+  const { localDir, forceDownload, localFilesOnly } = args
+  return {
+    signal,
+    localDir: localDir === undefined ? undefined : resolve(localDir),
+    forceDownload,
+    localFilesOnly,
+  }
+}
+
+function selectionOf({ paths, include, exclude, maxWorkers }: DownloadArguments): SnapshotCallOptions {
+  return {
     paths: paths.length > 0 ? paths : undefined,
     allowPatterns: include,
     ignorePatterns: exclude,
-  })
+    maxWorkers,
+  }
 }
 
 /** The error, with what is known here and not where it happened. */
@@ -165,32 +212,6 @@ async function explained(
   return error
 }
 
-/** Offline nobody knows the repository's files: what was asked for is looked for among those that are there. */
-async function checkCached({ path, files }: Result, args: DownloadArguments): Promise<void> {
-  const { repo, paths, include, exclude } = args
-  const isSelective = paths.length > 0 || include !== undefined || exclude !== undefined
-  if (files.length > 0 || !isSelective) return
-  const names = await filesBelow(path)
-  const missing = paths.find((each) => !names.includes(each))
-  if (missing !== undefined) {
-    throw new CommandError(`${repo}/${missing} is not in the cache, and HF_HUB_OFFLINE is set`)
-  }
-  const isAsked = (name: string): boolean =>
-    paths.includes(name) ||
-    ((paths.length === 0 || include !== undefined) && matchesPatterns(name, include, undefined))
-  if (names.some((name) => isAsked(name) && matchesPatterns(name, undefined, exclude))) return
-  throw new CommandError(`${nothingMatches(args)} in the cache, and HF_HUB_OFFLINE is set`)
-}
-
-function nothingMatches({ repo, paths, include = [], exclude = [] }: DownloadArguments): string {
-  const asked = [
-    ...paths,
-    ...include.map((glob) => `--include "${glob}"`),
-    ...exclude.map((glob) => `--exclude "${glob}"`),
-  ]
-  return asked.length === 0 ? `${repo} has no files` : `no file of ${repo} matches ${asked.join(' ')}`
-}
-
 /** The client shares what everybody may see, and is silent about the rest; whoever asked for it wants to know. */
 async function tellNotSeeded(
   client: Client,
@@ -201,6 +222,7 @@ async function tellNotSeeded(
   const { p2p, offline, trackers } = client.config
   if (!p2p || offline || trackers.length === 0) return
   const { repo, repoType } = args
+  await client.handedOver()
   const seeded = new Set((await client.seedStatus()).map(({ etag }) => etag))
   const left = result.files.flatMap(({ etag, sizeBytes, name, commit }) =>
     etag === undefined || sizeBytes === 0 || seeded.has(etag)
@@ -210,24 +232,25 @@ async function tellNotSeeded(
   // A large file speaks for the repository: see `llmpt seed`.
   const large = left.find(({ etag }) => digestOf(etag) === 'sha256')
   for (const file of large === undefined ? left : [large]) {
-    const isPublic = await client.isPublicNow(file)
-    if (isPublic !== true) tellSkipped(out, repo, large === undefined ? file.path : null, isPublic)
+    const verdict = await client.seedVerdict(file)
+    if (!allowsSharing(verdict)) tellSkipped(out, repo, large === undefined ? file.path : null, verdict)
   }
 }
 
 function keptText({ latest }: ProgressView): string {
-  if (latest === undefined || bytesDone(latest) === 0) return 'nothing was downloaded yet'
-  const kept = `kept ${formatBytes(bytesDone(latest))} of ${formatBytes(latest.sizeBytes)}`
+  if (latest === undefined || sumOf(latest.bytes) === 0) return 'nothing was downloaded yet'
+  const kept = `kept ${formatBytes(sumOf(latest.bytes))} of ${formatBytes(latest.sizeBytes)}`
   return `${kept}; run the same command again to go on`
 }
 
 /** What a `done` event holds besides its name. `path` of a file is its name in the repository. */
-function doneEvent({ path, commit, bytes, files }: Result, elapsedMs: number): object {
+function doneEvent({ path, commit, bytes, files, isUnchecked }: Result, elapsedMs: number): object {
   return {
     path,
     commit,
     bytes,
     elapsedMs,
+    isUnchecked,
     files: files.map((file) => ({
       path: file.name,
       localPath: file.path,
@@ -239,9 +262,11 @@ function doneEvent({ path, commit, bytes, files }: Result, elapsedMs: number): o
   }
 }
 
-function summary({ bytes, files }: Result, elapsedMs: number, { offline }: Config): string {
-  if (offline && files.length === 0)
-    return 'Offline: this is what is cached; whether it is complete cannot be known.'
+function summary({ bytes, files }: Result, elapsedMs: number, isLocal: boolean): string {
+  if (files.length === 0) {
+    const why = isLocal ? 'Offline' : 'The Hub does not answer'
+    return `${why}: this is what is cached; whether it is complete cannot be known.`
+  }
   const fetched = bytes.p2p + bytes.http
   if (fetched === 0) return `Everything was there already (${formatBytes(bytes.cache)}).`
   const sources = [
@@ -255,8 +280,8 @@ function summary({ bytes, files }: Result, elapsedMs: number, { offline }: Confi
 
 /** Once per machine, where there is a swarm to help. */
 async function sayHowToHelp(args: DownloadArguments, config: Config, out: Output): Promise<void> {
-  if (out.json || out.quiet || args.seedFor !== undefined || !config.p2p || config.trackers.length === 0)
-    return
+  const couldHelp = config.p2p && config.trackers.length > 0 && !args.localFilesOnly
+  if (out.json || out.quiet || args.seedFor !== undefined || !couldHelp) return
   const marker = join(config.stateDir, 'said-how-to-help')
   const wasSaid = await access(marker).then(
     () => true,

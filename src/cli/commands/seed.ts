@@ -2,6 +2,7 @@
 import { Client } from '../../client.ts'
 import { type Config, getConfig } from '../../config.ts'
 import { ConfigError } from '../../errors.ts'
+import { allowsSharing } from '../../hub/sharing.ts'
 import { requireAddon } from '../../native/load.ts'
 import { digestOf, type RepoRef, type RepoType } from '../../values.ts'
 import { cachedCommits, cachedRepos, type SharableFile, sharableFiles } from '../cached-files.ts'
@@ -76,7 +77,7 @@ function nothingToSeed({ target }: SeedArguments, { cacheDir }: Config): string 
 }
 
 /**
- * Those of a repository's files that the Hub shows to somebody without a token, now. A large file speaks for the
+ * Those of a repository's files that may be given to others, now. A large file speaks for the
  * repository: its content is what a gate guards. Small files can be open where the rest is not, and speak for themselves.
  */
 async function publicFiles(
@@ -89,11 +90,9 @@ async function publicFiles(
   const allowed: SharableFile[] = []
   for (const each of asked) {
     const { repo, path } = each.file
-    const isPublic = await client.isPublicNow(each.file)
-    if (isPublic) allowed.push(each)
-    else {
-      tellSkipped(out, repo, large === undefined ? path : null, isPublic)
-    }
+    const verdict = await client.seedVerdict(each.file)
+    if (allowsSharing(verdict)) allowed.push(each)
+    else tellSkipped(out, repo, large === undefined ? path : null, verdict)
   }
   return large !== undefined && allowed.length > 0 ? files : allowed
 }

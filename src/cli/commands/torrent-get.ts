@@ -7,7 +7,7 @@ import { ConfigError } from '../../errors.ts'
 import { HubHttp } from '../../hub/http.ts'
 import { requireAddon } from '../../native/load.ts'
 import type { Swarm } from '../../swarm/swarm.ts'
-import type { TransferProgress } from '../../transfer/progress.ts'
+import { progressOfOne, sumOf, type TransferProgress } from '../../transfer/progress.ts'
 import type { PeerAddress } from '../../values.ts'
 import type { CommandContext } from '../command.ts'
 import {
@@ -22,7 +22,7 @@ import { Interrupted, untilAborted } from '../interrupt.ts'
 import { movedPort } from '../listen-check.ts'
 import type { Output } from '../output.ts'
 import { resolvePeers, showAddress } from '../peers.ts'
-import { bytesDone } from '../progress-text.ts'
+
 import { type ProgressView, progressView } from '../progress-view.ts'
 import { openSwarm } from '../torrent-session.ts'
 import {
@@ -122,7 +122,7 @@ async function fetchAll(
     view[Symbol.dispose]()
     await removeEmptyPartial(folder, name)
     if (!(error instanceof Interrupted)) throw error
-    const kept = view.latest === undefined ? 0 : bytesDone(view.latest)
+    const kept = view.latest === undefined ? 0 : sumOf(view.latest.bytes)
     const detail = `kept ${formatBytes(kept)} of ${formatBytes(totalBytes)}; run the same command again to go on`
     throw new Interrupted(error.signalName, kept === 0 ? 'nothing was downloaded yet' : detail)
   }
@@ -131,11 +131,7 @@ async function fetchAll(
 /** A transfer of one torrent, as the view wants to see it. */
 function tellTo(view: ProgressView, name: string): (progress: TransferProgress) => void {
   return (progress) => {
-    view.onProgress({
-      ...progress,
-      files: { done: bytesDone(progress) < progress.sizeBytes ? 0 : 1, total: 1 },
-      active: [{ path: name, phase: 'downloading', progress }],
-    })
+    view.onProgress(progressOfOne(name, 'downloading', progress))
   }
 }
 

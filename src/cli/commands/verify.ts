@@ -21,6 +21,7 @@ export interface VerifyArguments {
   readonly cacheDir?: string
   readonly tracker?: readonly string[]
   readonly endpoint?: string
+  readonly mirror?: readonly string[]
   readonly token?: string
   /** `false` after `--no-p2p`. */
   readonly p2p: boolean
@@ -31,6 +32,7 @@ export async function verify(args: VerifyArguments, { out, signal }: CommandCont
     cacheDir: args.cacheDir,
     trackers: args.tracker,
     endpoint: args.endpoint,
+    mirrors: args.mirror,
     token: args.token,
     p2p: args.p2p ? undefined : false,
     seed: false,

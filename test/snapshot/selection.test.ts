@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import { forEachBounded, matchesPatterns, selectFiles } from '../../src/transfer/snapshot.ts'
+import { matchesPatterns, selectFiles } from '../../src/snapshot/selection.ts'
 import { asCommit, asEtag, type HubFile } from '../../src/values.ts'
 
 const commit = asCommit('a'.repeat(40)) as NonNullable<ReturnType<typeof asCommit>>
@@ -32,6 +32,8 @@ describe('matchesPatterns follows Python', () => {
     ['a.json', [], undefined, false],
     ['A.json', ['a.json'], undefined, false],
     ['a\nb', ['*'], undefined, true],
+    ['sub/a.json', ['sub\\*.json'], undefined, true],
+    ['sub\\a.json', ['sub/'], undefined, true],
   ])('%j with allow %j and ignore %j: %s', (path, allow, ignore, expected) => {
     expect(matchesPatterns(path, allow, ignore)).toBe(expected)
   })
@@ -48,36 +50,5 @@ describe('selectFiles', () => {
     const files = [file('a.json'), file('b.json'), file('c.bin')]
     const chosen = selectFiles(files, 'acme/tiny', { paths: ['a.json', 'c.bin'], ignorePatterns: ['*.bin'] })
     expect(chosen.map(({ path }) => path)).toEqual(['a.json'])
-  })
-})
-
-describe('forEachBounded', () => {
-  test('never runs more than the limit at once, and runs everything', async () => {
-    let now = 0
-    let most = 0
-    const seen: number[] = []
-    await forEachBounded([1, 2, 3, 4, 5, 6, 7], 3, async (item) => {
-      now += 1
-      most = Math.max(most, now)
-      await new Promise((resolve) => setImmediate(resolve))
-      seen.push(item)
-      now -= 1
-    })
-    expect(most).toBe(3)
-    expect(seen.sort()).toEqual([1, 2, 3, 4, 5, 6, 7])
-  })
-
-  test('the first failure is thrown after what was under way has ended, and nothing new starts', async () => {
-    const started: number[] = []
-    const ended: number[] = []
-    const work = forEachBounded([1, 2, 3, 4], 2, async (item) => {
-      started.push(item)
-      await new Promise((resolve) => setImmediate(resolve))
-      if (item === 1) throw new Error('first')
-      ended.push(item)
-    })
-    await expect(work).rejects.toThrow('first')
-    expect(started).toEqual([1, 2])
-    expect(ended).toEqual([2])
   })
 })
