@@ -8,11 +8,13 @@ const names = [
   'hash',
   'torrent-ready',
   'http-leg',
+  'snapshot',
   'swarm-leg',
   'never-slower',
   'both',
   'rescue',
   'flash-crowd',
+  'hook-cost',
 ]
 const usage = 'npm run bench -- <name…|all> [options]'
 
@@ -32,5 +34,5 @@ await runCommandLine(benchmarks, isListing ? ['--help'] : options, { usage })
 
 /** Whether what follows `arg` belongs to it. */
 function isValue(arg) {
-  return arg !== undefined && /^--(?:runs|sizes|rate|situations|only|pieces|out)$/.test(arg)
+  return arg !== undefined && /^--(?:runs|sizes|rate|situations|only|place|pieces|out)$/.test(arg)
 }

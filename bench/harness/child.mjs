@@ -200,7 +200,7 @@ export async function withChild(command, how, work) {
 }
 
 /** A user's own Hub, token, cache or proxy has no say in what is measured. */
-function neutralEnvironment() {
+export function neutralEnvironment() {
   const isOurs = (name) => !/^(HF_|HUGGING|XDG_CACHE_HOME$|CI$)|_proxy$/i.test(name)
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => isOurs(name)))
 }

@@ -37,6 +37,8 @@ export async function startNginx({ directory, host, port, files, on = (command) 
   return {
     child,
     url: (name) => `http://${host}:${chosen}/${name}`,
+    /** Requests that have ended. */
+    requests: () => entriesOf(log).length,
     /** Bytes of bodies it has given to the kernel, of every request that has ended. */
     bytesSent: () => sum(log),
     /** When the last request that has ended did so: ms of the clock on the wall. */

@@ -5,7 +5,7 @@
 
 import { join } from 'node:path'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
-import { createTorrent, p2pDownload, shutdown, TrackerClient } from '../../dist/index.js'
+import { createTorrent, p2pDownload, shutdown, snapshotDownload, TrackerClient } from '../../dist/index.js'
 import { cpuSeconds, peakMemoryBytes, serve, tell } from '../harness/in-child.mjs'
 
 /** How often the event loop is looked at: the histogram holds this much beside the delay. */
@@ -13,7 +13,7 @@ const resolutionMs = 1
 /** Not more often than this is progress told to the parent. */
 const progressMs = 50
 
-serve({ download, publish, usage })
+serve({ download, interrupt, publish, snapshot, usage })
 tell('ready')
 
 /** @param options.config For `p2pDownload`, besides where things are. @param options.tellsProgress As events. */
@@ -28,10 +28,7 @@ async function download({ home, endpoint, path, config, tellsProgress = false })
     const file = await p2pDownload({
       repo: 'acme/bench',
       path,
-      endpoint,
-      cacheDir: join(home, 'hub'),
-      stateDir: join(home, 'llmpt'),
-      seed: false,
+      ...placesIn(home, endpoint),
       onProgress: (progress) => gaps.note(progress),
       ...config,
     })
@@ -50,6 +47,47 @@ async function download({ home, endpoint, path, config, tellsProgress = false })
     delay.disable()
     await shutdown()
   }
+}
+
+/** The whole repository, into a cache in which some of it may be. */
+async function snapshot({ home, endpoint, revision, config }) {
+  try {
+    const cpuSecondsBefore = cpuSeconds()
+    const startedAt = performance.now()
+    const path = await snapshotDownload({
+      repo: 'acme/bench',
+      revision,
+      ...placesIn(home, endpoint),
+      ...config,
+    })
+    const seconds = (performance.now() - startedAt) / 1000
+    return { seconds, cpuSeconds: cpuSeconds() - cpuSecondsBefore, path }
+  } finally {
+    await shutdown()
+  }
+}
+
+/** A download that is cancelled when this `share` of the file is there. */
+async function interrupt({ home, endpoint, path, share, config }) {
+  const controller = new AbortController()
+  const onProgress = ({ bytes, sizeBytes }) => {
+    if (bytes.http + bytes.p2p + bytes.cache >= share * sizeBytes) controller.abort()
+  }
+  try {
+    const places = placesIn(home, endpoint)
+    const { signal } = controller
+    await p2pDownload({ repo: 'acme/bench', path, ...places, ...config, signal, onProgress })
+    throw new Error(`${path} was there before it could be interrupted`)
+  } catch (error) {
+    if (!controller.signal.aborted) throw error
+    return {}
+  } finally {
+    await shutdown()
+  }
+}
+
+function placesIn(home, endpoint) {
+  return { endpoint, cacheDir: join(home, 'hub'), stateDir: join(home, 'llmpt'), seed: false }
 }
 
 /** Registers the torrent of a file with trackers; nobody seeds it. */

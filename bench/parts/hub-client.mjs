@@ -1,5 +1,6 @@
 /** A program that downloads with `@huggingface/hub`, which compares nothing with the Hub's digest. */
-import { downloadFileToCacheDir } from '@huggingface/hub'
+import { join } from 'node:path'
+import { downloadFileToCacheDir, snapshotDownload } from '@huggingface/hub'
 import { cpuSeconds, peakMemoryBytes, serve, tell } from '../harness/in-child.mjs'
 
 serve({
@@ -14,6 +15,18 @@ serve({
     })
     const seconds = (performance.now() - startedAt) / 1000
     return { seconds, cpuSeconds: cpuSeconds() - cpuSecondsBefore, path: file }
+  },
+  snapshot: async ({ home, endpoint, revision }) => {
+    const cpuSecondsBefore = cpuSeconds()
+    const startedAt = performance.now()
+    const path = await snapshotDownload({
+      repo: { type: 'model', name: 'acme/bench' },
+      revision,
+      hubUrl: endpoint,
+      cacheDir: join(home, 'hub'),
+    })
+    const seconds = (performance.now() - startedAt) / 1000
+    return { seconds, cpuSeconds: cpuSeconds() - cpuSecondsBefore, path }
   },
   usage: () => ({ peakMemoryBytes: peakMemoryBytes() }),
 })

@@ -17,5 +17,19 @@ const identities = Object.keys(files).map((path) => {
   const { etag, sizeBytes } = hub.file(path)
   return [path, { etag, sizeBytes }]
 })
-serve({})
-tell('listening', { url: hub.url, files: Object.fromEntries(identities) })
+const [anyFile] = Object.keys(files)
+serve({ requests })
+tell('listening', {
+  url: hub.url,
+  commit: hub.file(anyFile).commit,
+  files: Object.fromEntries(identities),
+})
+
+/** What the Hub was asked since this was last asked: about the repository, where a file is, and for small files. */
+function requests() {
+  const urls = hub.requests('hub').map(({ url }) => url)
+  hub.resetStats()
+  const small = urls.filter((url) => url.startsWith('/api/resolve-cache/')).length
+  const api = urls.filter((url) => url.startsWith('/api/')).length - small
+  return { api, small, resolve: urls.length - api - small }
+}
