@@ -3,6 +3,7 @@
  * somebody offers the file. Until an answer of ours has left this file, whatever goes wrong in it leaves the caller
  * with what the original `fetch` gives.
  */
+import { unlessAborted } from '../abort.ts'
 import { resolveUrl } from '../hub/file-ref.ts'
 import { log, messageOf } from '../log.ts'
 import type { HubFile } from '../values.ts'
@@ -81,7 +82,7 @@ export class HubFetch {
       if (file === undefined || range === undefined) return undefined
       this.#hasAsked = true
       const context = { token: tokenOf(this.#headers), signal, range, endpoint: this.#endpoint }
-      const offered = await untilAborted(this.#deps.offer(file, context), signal)
+      const offered = await unlessAborted(this.#deps.offer(file, context), signal)
       if (!offered) return undefined
       const answer = this.#reply(file, range, offered)
       discard(response)
@@ -158,15 +159,4 @@ export class HubFetch {
 /** A body that nobody will read. */
 function discard(response: Response): void {
   response.body?.cancel().catch(() => undefined)
-}
-
-/** `promise`, or the signal's reason as soon as it aborts. */
-function untilAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return promise
-  return new Promise((resolve, reject) => {
-    const abort = (): void => reject(signal.reason)
-    if (signal.aborted) abort()
-    signal.addEventListener('abort', abort, { once: true })
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort))
-  })
 }

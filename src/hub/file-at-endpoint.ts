@@ -5,6 +5,7 @@
  * once, however many ranges find that out at the same time. A body is never retried here: whoever reads it knows
  * how far it got and opens the next range.
  */
+import { unlessAborted } from '../abort.ts'
 import { HubError } from '../errors.ts'
 import type { HubFile } from '../values.ts'
 import { type Answer, ask, type HubAccess, isHubOrigin } from './ask.ts'
@@ -102,7 +103,7 @@ export class FileAtEndpoint {
       if (location !== undefined && !this.#expiresSoon(location)) return { location, isFresh: false }
       if (this.#resolving === undefined) return await this.#resolve(wanted, range)
       range.onWait?.()
-      await settled(this.#resolving, range.signal)
+      await unlessAborted(this.#resolving, range.signal)
     }
   }
 
@@ -205,20 +206,4 @@ function locationAt(url: string): Location {
 /** A remembered location that answers like this is asked for again at the Hub: signatures expire, storage moves. */
 function isStale(answer: Answer): boolean {
   return [400, 401, 403, 404, 410].includes(answer.response.status)
-}
-
-/** Waits for `work`, which does not fail, or throws the signal's reason. */
-async function settled(work: Promise<void>, signal: AbortSignal | undefined): Promise<void> {
-  if (signal === undefined) return await work
-  signal.throwIfAborted()
-  let onAbort = (): void => {}
-  const aborted = new Promise<never>((_resolve, reject) => {
-    onAbort = () => reject(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-  })
-  try {
-    await Promise.race([work, aborted])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
-  }
 }

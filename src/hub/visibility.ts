@@ -10,6 +10,7 @@
  * whichever process heard it. To publish, or to seed: an hour, in this process. Without such an answer the Hub is asked; when it
  * says nothing, nothing is shared.
  */
+import { unlessAborted } from '../abort.ts'
 import type { Config } from '../config.ts'
 import { HubError } from '../errors.ts'
 import { log, messageOf } from '../log.ts'
@@ -92,7 +93,7 @@ export class Visibility {
 
   /** Like `mayShare`, with the reason. @throws Only the signal's reason. */
   async verdict(file: HubFile, options: VerdictOptions): Promise<SharingVerdict> {
-    return await raceSignal(this.#judge(file, options.for), options.signal)
+    return await unlessAborted(this.#judge(file, options.for), options.signal)
   }
 
   /**
@@ -100,7 +101,7 @@ export class Visibility {
    * large-file storage it is so for its whole repository. @throws Only the signal's reason.
    */
   async isShown(file: HubFile, signal?: AbortSignal): Promise<boolean> {
-    const said = await raceSignal(this.#said(file, trustFor.fetch), signal)
+    const said = await unlessAborted(this.#said(file, trustFor.fetch), signal)
     return said?.openness === 'public'
   }
 
@@ -286,26 +287,4 @@ function refusalIn(error: unknown): { readonly openness: Openness; readonly isFo
   // The repository is there for everybody; its history was rewritten.
   const isOneFile = error.hubCode === 'EntryNotFound' || error.hubCode === 'RevisionNotFound'
   return { openness: 'private', isForAll: !isOneFile }
-}
-
-/** The answer is shared by several callers, so one that gives up must not take it from the others. */
-async function raceSignal<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (!signal) return await promise
-  signal.throwIfAborted()
-  const { promise: aborted, reject } = withRejecter()
-  const onAbort = (): void => reject(signal.reason)
-  signal.addEventListener('abort', onAbort, { once: true })
-  try {
-    return await Promise.race([promise, aborted])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
-  }
-}
-
-function withRejecter(): { promise: Promise<never>; reject: (reason: unknown) => void } {
-  let reject: (reason: unknown) => void = () => undefined
-  const promise = new Promise<never>((_resolve, no) => {
-    reject = no
-  })
-  return { promise, reject }
 }

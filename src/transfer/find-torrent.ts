@@ -2,6 +2,7 @@
  * From a blob to a torrent worth joining. The tracker client has checked that what it hands out is a torrent of
  * exactly this blob; whether its bytes are the Hub's shows only at the end.
  */
+import { unlessAborted } from '../abort.ts'
 import type { TorrentOffer } from '../swarm/swarm.ts'
 import { parseMetainfo } from '../torrent/metainfo.ts'
 import type { BlobCandidate } from '../tracker/client.ts'
@@ -83,21 +84,5 @@ export class TorrentFinder {
       mayBeCrowd: candidate.leechers > 0,
       isTied: candidate.publishers >= minPublishers || (await this.#deps.isKnown(candidate, infoHash)),
     }
-  }
-}
-
-/** What `promise` brings, or the signal's reason as soon as it aborts. */
-async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  if (signal === undefined) return await promise
-  signal.throwIfAborted()
-  let onAbort = (): void => {}
-  const aborted = new Promise<never>((_resolve, reject) => {
-    onAbort = () => reject(signal.reason)
-    signal.addEventListener('abort', onAbort, { once: true })
-  })
-  try {
-    return await Promise.race([promise, aborted])
-  } finally {
-    signal.removeEventListener('abort', onAbort)
   }
 }

@@ -48,7 +48,7 @@ process.stdin.destroy()
 let build: TemporaryDirectory
 beforeAll(async () => {
   build = await temporaryDirectory()
-  const sources = ['errors.ts', 'log.ts', 'redact.ts', 'values.ts']
+  const sources = ['abort.ts', 'errors.ts', 'log.ts', 'redact.ts', 'values.ts']
   for (const name of await readdir(join(root, 'src/hub'))) sources.push(`hub/${name}`)
   for (const source of sources) {
     const text = await readFile(join(root, 'src', source), 'utf8')
